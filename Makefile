@@ -1,0 +1,69 @@
+# Every target sets up what it needs: Python 3.11+ and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := engine streaming training monitoring tests benchmarks
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all lint format proto lock bench kafka kafka-3 kafka-stop clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Two stamps: what runs Leeway, and what its developers need beside. A changed lock installs again.
+$(VENV)/.run: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Leeway needs Python 3.11 or later; choose one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/.dev ## Make the virtual environment with everything for development
+
+demo: $(VENV)/.run ## Run the whole loop on real data, with a report at the end (about two minutes)
+	$(BIN)/leeway demo --dir leeway-demo --json leeway-demo/figures.json
+
+test: $(VENV)/.dev lint ## Lint, types and the tests that take minutes
+	$(BIN)/pytest
+
+test-all: $(VENV)/.dev lint ## All tests, slow ones too
+	$(BIN)/pytest -m ''
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## Format the code
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+proto: $(VENV)/.dev ## Generate the code of the messages
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m engine.api.generate
+
+lock: $(VENV)/.dev ## Resolve the dependencies again into constraints.txt
+	$(PIP) install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+bench: $(VENV)/.dev ## Run the benchmarks, a JSON file each below benchmarks/results
+	@mkdir -p benchmarks/results
+	@for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//' | grep -v '^_'); do \
+	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; done
+
+kafka: $(VENV)/.run ## Start Apache Kafka on loopback (needs JDK 17 and Maven)
+	deploy/kafka/kafka.sh start
+
+kafka-3: $(VENV)/.run ## Start three nodes of Apache Kafka on loopback
+	deploy/kafka/kafka.sh start --nodes 3
+
+kafka-stop: ## Stop it
+	deploy/kafka/kafka.sh stop
+
+clean: ## Remove the virtual environment and what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis leeway-demo

@@ -1,0 +1,47 @@
+"""Errors that a person can act on: each names what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class LeewayError(Exception):
+    """Base of every error that Leeway raises on purpose."""
+
+
+class ConfigError(LeewayError):
+    """The configuration cannot be used; the message names path, value and remedy."""
+
+
+class InvalidRequest(LeewayError):  # noqa: N818  (named for what the caller sent)
+    """A request that cannot be answered.
+
+    Parameters
+    ----------
+    field
+        Path of the field in the request, such as ``actions[2].features.price``.
+    problem
+        What is wrong with it and what would be right.
+    """
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class UnknownDecisionPoint(InvalidRequest):
+    """The request names a decision point that is not configured."""
+
+    def __init__(self, name: str, known: list[str]) -> None:
+        super().__init__("decision_point", f"{name!r} is not configured; known are: {', '.join(known) or 'none'}")
+
+
+class SnapshotError(LeewayError):
+    """A policy file that cannot be read, is damaged, or does not fit the configuration."""
+
+
+class LogError(LeewayError):
+    """The log cannot take or give records (disk full, file damaged, broker away)."""
+
+
+class RegistryError(LeewayError):
+    """The model registry cannot be reached or refused a change."""

@@ -1,0 +1,30 @@
+"""Uniform exploration: every action alike. Also the fallback where an oracle cannot be asked."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from engine.config import ExplorationConfig
+from engine.exploration.base import Float64
+
+
+class Uniform:
+    """Every action with probability 1/K.
+
+    >>> import numpy as np
+    >>> Uniform().pmf(np.array([0.3, 0.9]), learned=100).tolist()
+    [0.5, 0.5]
+    """
+
+    kind: ClassVar[str] = "uniform"
+
+    @classmethod
+    def from_config(cls, config: ExplorationConfig) -> Uniform:
+        """Build it; there is nothing to configure."""
+        return cls()
+
+    def pmf(self, scores: Float64, learned: int) -> Float64:
+        """Return 1/K for each action."""
+        return np.full(len(scores), 1.0 / len(scores))

@@ -1,0 +1,14 @@
+"""Oracles, one a file. A new one is a file and a line in ``ORACLES``."""
+
+from __future__ import annotations
+
+from engine.oracles.base import Arrays, Oracle
+from engine.oracles.lightgbm import LightGBMOracle
+from engine.oracles.linear import LinearLearner, LinearOracle
+
+__all__ = ["ORACLES", "Arrays", "LightGBMOracle", "LinearLearner", "LinearOracle", "Oracle"]
+
+ORACLES: dict[str, type[Oracle]] = {
+    LinearOracle.kind: LinearOracle,
+    LightGBMOracle.kind: LightGBMOracle,
+}

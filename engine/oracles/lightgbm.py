@@ -1,0 +1,55 @@
+"""LightGBM oracle: gradient-boosted trees, fitted in batch by ``training`` and served unchanged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.features import Float32
+from engine.oracles.base import Arrays
+
+if TYPE_CHECKING:
+    import lightgbm
+
+
+class LightGBMOracle:
+    """Expected reward from boosted trees over the encoded row and the action's code.
+
+    Parameters
+    ----------
+    text : str
+        The model in LightGBM's own text form (``Booster.model_to_string``). Its last feature is the action code.
+
+    Notes
+    -----
+    All actions of a request are one matrix and one call on one thread: many threads may ask at once, and none
+    waits for an OpenMP team. Plain ``Booster.predict`` is safe to call concurrently (LightGBM#666).
+    """
+
+    kind: ClassVar[str] = "lightgbm"
+
+    def __init__(self, text: str) -> None:
+        # Imported here: a process that serves linear policies alone saves the second that it takes.
+        import lightgbm
+
+        self.text = text
+        try:
+            self._booster: lightgbm.Booster = lightgbm.Booster(model_str=text)
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(f"no readable LightGBM model: {error}") from error
+
+    def predict(self, X: Float32, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the expected reward of each row; see ``Oracle.predict``."""
+        rows = np.column_stack([X, codes.astype(np.float32)])
+        return np.asarray(self._booster.predict(rows, num_threads=1), dtype=np.float64)
+
+    def arrays(self) -> Arrays:
+        """Return the model's text as bytes."""
+        return {"model": np.frombuffer(self.text.encode(), dtype=np.uint8)}
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> LightGBMOracle:
+        """Build it from the text."""
+        return cls(np.asarray(arrays["model"], dtype=np.uint8).tobytes().decode())

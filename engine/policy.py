@@ -1,0 +1,127 @@
+"""A policy: encoder, oracle and exploration, immutable, with a version. What serves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import DecisionPoint
+from engine.exploration import Exploration, make_exploration
+from engine.features import Encoded, Encoder
+from engine.oracles import LinearLearner, Oracle
+from engine.records import policy_version
+
+Float64 = NDArray[np.float64]
+
+
+class OracleFailure(Exception):  # noqa: N818  (handled, never shown as an error)
+    """The oracle raised, or gave a score that is not a finite number."""
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """What turns a request into a probability vector.
+
+    Parameters
+    ----------
+    name
+        The decision point's name.
+    point
+        The decision point as it was when the policy was made: features, range of reward, exploration, salt.
+    vocabulary
+        Ids of the actions with codes 1, 2, ... in the oracle.
+    oracle
+        The regressor.
+    generation
+        0 before any training; grows with each promotion.
+    update
+        Counts the online updates within a generation.
+    learned
+        Number of feedbacks that the oracle has learned from; sets the exploration's schedule.
+    created_ms
+        When it was made; not part of its identity.
+    uniform_share
+        Share of uniform exploration that is mixed in: (1 - share) p + share / K. More than 0 after an alarm, when
+        the oracle's word counts for less and data on every action is needed.
+    """
+
+    name: str
+    point: DecisionPoint
+    vocabulary: tuple[str, ...]
+    oracle: Oracle
+    generation: int
+    update: int
+    learned: int
+    created_ms: int
+    uniform_share: float = 0.0
+    encoder: Encoder = field(init=False, repr=False)
+    exploration: Exploration = field(init=False, repr=False)
+    version: str = field(init=False)
+    _unit: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoder", Encoder(self.point, self.vocabulary))
+        object.__setattr__(self, "exploration", make_exploration(self.point.policy.exploration))
+        object.__setattr__(self, "version", policy_version(self.generation, self.update, self.digest()))
+        low, high = self.point.reward.range
+        object.__setattr__(self, "_unit", 1.0 / (high - low))
+
+    def manifest(self) -> dict[str, object]:
+        """Return what the policy is besides its oracle's arrays and its age, as plain JSON values."""
+        return {
+            "decision_point": self.name,
+            "point": self.point.model_dump(mode="json"),
+            "vocabulary": list(self.vocabulary),
+            "oracle": self.oracle.kind,
+            "generation": self.generation,
+            "update": self.update,
+            "learned": self.learned,
+            "uniform_share": self.uniform_share,
+        }
+
+    def digest(self) -> str:
+        """SHA-256 over manifest and arrays: the same content has the same digest, wherever it was made."""
+        hasher = hashlib.sha256(json.dumps(self.manifest(), sort_keys=True).encode())
+        for key, array in sorted(self.oracle.arrays().items()):
+            hasher.update(f"{key}:{array.dtype.str}:{array.shape}".encode())
+            hasher.update(np.ascontiguousarray(array).tobytes())
+        return hasher.hexdigest()
+
+    def scores(self, encoded: Encoded) -> Float64:
+        """Return the oracle's score of every action, excluded ones too; raises ``OracleFailure``."""
+        try:
+            scores = self.oracle.predict(encoded.X, encoded.codes)
+        except Exception as error:
+            # Whatever goes wrong in a model must not cost the caller the decision.
+            raise OracleFailure(f"{type(error).__name__}: {error}") from error
+        if not np.isfinite(scores).all():
+            raise OracleFailure(f"score {scores[~np.isfinite(scores)][0]} is not finite")
+        return scores
+
+    def pmf(self, scores: Float64, available: NDArray[np.bool_]) -> Float64:
+        """Return the probability of each action; 0 where it is not available."""
+        p = np.zeros(len(scores))
+        p[available] = self.exploration.pmf(scores[available] * self._unit, self.learned)
+        if self.uniform_share:
+            p = (1.0 - self.uniform_share) * p + self.uniform_share * uniform_pmf(available)
+        return p
+
+
+def uniform_pmf(available: NDArray[np.bool_]) -> Float64:
+    """Return the fallback: every available action alike.
+
+    >>> import numpy as np
+    >>> uniform_pmf(np.array([True, False, True])).tolist()
+    [0.5, 0.0, 0.5]
+    """
+    return available / np.count_nonzero(available)
+
+
+def initial_policy(name: str, point: DecisionPoint, created_ms: int, generation: int = 0) -> Policy:
+    """Return a policy that has learned nothing yet, so that it explores uniformly."""
+    oracle = LinearLearner(Encoder(point).width).oracle()
+    return Policy(name, point, (), oracle, generation, update=0, learned=0, created_ms=created_ms)

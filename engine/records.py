@@ -1,0 +1,118 @@
+"""The records of the log under one name, and the few functions that every floor needs of them.
+
+Their one definition is ``engine/api/leeway/v1/records.proto``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import Iterable
+
+from engine.api.leeway.v1.records_pb2 import (
+    DEAD_LETTER_REASON_INVALID,
+    DEAD_LETTER_REASON_UNKNOWN_DECISION,
+    DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT,
+    DEAD_LETTER_REASON_UNREADABLE,
+    DIRECTION_DOWN,
+    DIRECTION_UP,
+    FALLBACK_REASON_DEADLINE,
+    FALLBACK_REASON_NONE,
+    FALLBACK_REASON_ORACLE_FAILED,
+    Action,
+    Alarm,
+    DeadLetter,
+    DeadLetterReason,
+    Decision,
+    Direction,
+    FallbackReason,
+    Features,
+    Feedback,
+    Generation,
+    GenerationStatistics,
+    JoinAccounting,
+    Numbers,
+    Outcome,
+    PendingJoin,
+    Value,
+)
+
+__all__ = [
+    "DEAD_LETTER_REASON_INVALID",
+    "DEAD_LETTER_REASON_UNKNOWN_DECISION",
+    "DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT",
+    "DEAD_LETTER_REASON_UNREADABLE",
+    "DIRECTION_DOWN",
+    "DIRECTION_UP",
+    "FALLBACK_REASON_DEADLINE",
+    "FALLBACK_REASON_NONE",
+    "FALLBACK_REASON_ORACLE_FAILED",
+    "Action",
+    "Alarm",
+    "DeadLetter",
+    "DeadLetterReason",
+    "Decision",
+    "Direction",
+    "FallbackReason",
+    "Features",
+    "Feedback",
+    "Generation",
+    "GenerationStatistics",
+    "JoinAccounting",
+    "Numbers",
+    "Outcome",
+    "PendingJoin",
+    "Value",
+    "entropy",
+    "fallback_name",
+    "generation_of",
+    "new_id",
+    "policy_version",
+]
+
+_VERSION = re.compile(r"g(\d+)\.(\d+)-[0-9a-f]{8}")
+
+
+def new_id() -> str:
+    """Return a fresh id: 128 random bits in hexadecimal."""
+    return secrets.token_hex(16)
+
+
+def policy_version(generation: int, update: int, digest: str) -> str:
+    """Name a policy by its generation, its online update and the digest of its content.
+
+    >>> policy_version(2, 17, "3fa9c1de77")
+    'g2.17-3fa9c1de'
+    """
+    return f"g{generation}.{update}-{digest[:8]}"
+
+
+def generation_of(version: str) -> int:
+    """Return the generation in a policy version; raises ``ValueError`` for any other text.
+
+    >>> generation_of("g2.17-3fa9c1de")
+    2
+    """
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        raise ValueError(f"{version!r} is no policy version (expected like g2.17-3fa9c1de)")
+    return int(match[1])
+
+
+def entropy(probabilities: Iterable[float]) -> float:
+    """Shannon entropy in nats of a probability vector; 0 log 0 counts as 0.
+
+    >>> entropy([1.0, 0.0])
+    0.0
+    """
+    return -math.fsum(p * math.log(p) for p in probabilities if p > 0.0) + 0.0
+
+
+def fallback_name(reason: FallbackReason.ValueType) -> str:
+    """Short lower-case name of a fallback reason, for labels and reports.
+
+    >>> fallback_name(FALLBACK_REASON_ORACLE_FAILED)
+    'oracle_failed'
+    """
+    return FallbackReason.Name(reason).removeprefix("FALLBACK_REASON_").lower()

@@ -1,0 +1,38 @@
+"""Replay: recompute a logged decision from its policy, bit for bit (law 1)."""
+
+from __future__ import annotations
+
+from engine.errors import InvalidRequest
+from engine.policy import OracleFailure, Policy, uniform_pmf
+from engine.records import FALLBACK_REASON_NONE, Decision
+from engine.sampling import draw
+
+
+def mismatch(decision: Decision, policy: Policy) -> str:
+    """Return what differs between a logged decision and its recomputation; empty where nothing does.
+
+    Scores, vector and draw are computed again from the logged request and the policy's snapshot and compared
+    without tolerance. A fallback is held to the fallback's vector: its scores were never used.
+    """
+    try:
+        encoded = policy.encoder.encode(decision.context, decision.actions, decision.packed_actions)
+    except InvalidRequest as error:
+        return f"request does not fit the policy's schema: {error}"
+    if decision.fallback == FALLBACK_REASON_NONE:
+        try:
+            scores = policy.scores(encoded)
+        except OracleFailure as failure:
+            return f"oracle fails now, and did not then: {failure}"
+        if scores.tolist() != list(decision.scores):
+            return f"scores {list(decision.scores)} were logged, {scores.tolist()} recomputed"
+        vector = policy.pmf(scores, encoded.available).tolist()
+    else:
+        vector = uniform_pmf(encoded.available).tolist()
+    if vector != list(decision.probabilities):
+        return f"probabilities {list(decision.probabilities)} were logged, {vector} recomputed"
+    if decision.salt != policy.point.policy.salt:
+        return f"salt {decision.salt!r} was logged, the policy's is {policy.point.policy.salt!r}"
+    chosen = draw(decision.decision_id, decision.salt, vector)
+    if chosen != decision.chosen:
+        return f"action {decision.chosen} was logged, {chosen} drawn again"
+    return ""

@@ -1,0 +1,1 @@
+"""Serving decisions: a core that knows no transport, and its gRPC face."""

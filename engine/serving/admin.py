@@ -1,0 +1,90 @@
+"""The admin service: what serves, what was learned, and whether the books balance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import grpc
+from grpc_status import rpc_status
+
+from engine import __version__
+from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
+from engine.errors import LeewayError
+from engine.records import Alarm, JoinAccounting
+from engine.serving.errors import status_of
+from engine.serving.service import DecisionService
+from engine.store import PolicyStore
+
+
+class Insight(Protocol):
+    """What the admin service asks about the other side of the log."""
+
+    def accounting(self) -> Mapping[str, JoinAccounting]:
+        """Return the book of the join for each decision point."""
+
+    def alarms(self, point: str) -> Sequence[Alarm]:
+        """Return the latest alarms of a decision point, oldest first."""
+
+
+class AdminServicer(admin_pb2_grpc.LeewayAdminServicer):
+    """Answers operators. Reads only; a slow log makes it slow, and no decision waits for it."""
+
+    def __init__(self, service: DecisionService, store: PolicyStore, insight: Insight, started_ms: int) -> None:
+        self._service = service
+        self._store = store
+        self._insight = insight
+        self._started_ms = started_ms
+        self.draining = False
+
+    def GetStatus(  # noqa: N802
+        self, request: admin_pb2.GetStatusRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.GetStatusResponse:
+        """Return the state of every decision point."""
+        try:
+            books = self._insight.accounting()
+            reply = admin_pb2.GetStatusResponse(
+                version=__version__, started_ms=self._started_ms, draining=self.draining
+            )
+            for name, slot in self._service.slots.items():
+                policy = slot.policy
+                reply.decision_points.add(
+                    decision_point=name,
+                    policy_version=policy.version,
+                    generation=policy.generation,
+                    policy_created_ms=policy.created_ms,
+                    learned=policy.learned,
+                    decisions=slot.decisions,
+                    fallbacks=slot.fallbacks,
+                    accounting=books.get(name, JoinAccounting()),
+                    alarms=self._insight.alarms(name),
+                    policy_error=slot.policy_error,
+                )
+        except LeewayError as error:
+            context.abort_with_status(rpc_status.to_status(status_of(error)))
+        return reply
+
+    def ListPolicies(  # noqa: N802
+        self, request: admin_pb2.ListPoliciesRequest, context: grpc.ServicerContext
+    ) -> admin_pb2.ListPoliciesResponse:
+        """Return the policies on disk, oldest first; the one that acts is marked."""
+        reply = admin_pb2.ListPoliciesResponse()
+        try:
+            names = [self._service.slot(request.decision_point).name] if request.decision_point else self._service.slots
+            for name in names:
+                acting = self._service.slots[name].policy.version
+                for label in self._store.versions(name):
+                    policy = self._store.load(name, label)
+                    reply.policies.add(
+                        decision_point=name,
+                        policy_version=label,
+                        generation=policy.generation,
+                        oracle=policy.oracle.kind,
+                        exploration=policy.exploration.kind,
+                        created_ms=policy.created_ms,
+                        learned=policy.learned,
+                        acting=label == acting,
+                    )
+        except LeewayError as error:
+            context.abort_with_status(rpc_status.to_status(status_of(error)))
+        return reply

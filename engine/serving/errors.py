@@ -1,0 +1,60 @@
+"""From errors to gRPC statuses with rich details, in one place for single calls and batches."""
+
+from __future__ import annotations
+
+import concurrent.futures
+
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import code_pb2, error_details_pb2
+from google.rpc.status_pb2 import Status
+
+from engine.errors import InvalidRequest, LogError, UnknownDecisionPoint
+
+DOMAIN = "leeway"
+_RETRY = Duration(seconds=1)
+
+
+def status_of(error: BaseException) -> Status:
+    """Return the status that tells a caller what went wrong, where, and whether to try again."""
+    match error:
+        case UnknownDecisionPoint():
+            return _status(code_pb2.NOT_FOUND, str(error), "UNKNOWN_DECISION_POINT", _field(error))
+        case InvalidRequest():
+            return _status(code_pb2.INVALID_ARGUMENT, str(error), "INVALID_REQUEST", _field(error))
+        case LogError():
+            return _status(
+                code_pb2.UNAVAILABLE,
+                f"the decision log did not take it, so nothing was decided or recorded: {error}",
+                "LOG_UNAVAILABLE",
+                error_details_pb2.RetryInfo(retry_delay=_RETRY),
+            )
+        case concurrent.futures.TimeoutError():
+            return _status(
+                code_pb2.DEADLINE_EXCEEDED,
+                "the log did not confirm within the deadline; retry with the same id: the answer will be the same",
+                "LOG_SLOW",
+                error_details_pb2.RetryInfo(retry_delay=_RETRY),
+            )
+        case _:
+            return _status(code_pb2.INTERNAL, f"{type(error).__name__}: {error}; see the server's log", "INTERNAL")
+
+
+def _field(error: InvalidRequest) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
+    return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _status(
+    code: int,
+    message: str,
+    reason: str,
+    detail: error_details_pb2.BadRequest | error_details_pb2.RetryInfo | None = None,
+) -> Status:
+    status = Status(code=code, message=message)
+    for part in (error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN), detail):
+        if part is not None:
+            packed = Any()
+            packed.Pack(part)
+            status.details.append(packed)
+    return status

@@ -1,0 +1,45 @@
+"""What the serving core needs from outside, as small protocols: where records go, and who is told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Protocol
+
+from engine.records import Decision, Outcome
+
+
+class Recorder(Protocol):
+    """Takes decisions and outcomes to the log."""
+
+    def record(self, records: Sequence[Decision | Outcome]) -> Future[None]:
+        """Hand over records that belong to one answer.
+
+        The future ends when all of them are as safe as the configuration asks, or with ``LogError`` when none of
+        them is in the log. Never blocks.
+        """
+
+
+class Observer(Protocol):
+    """Is told what the server does, to count it."""
+
+    def begin(self) -> None:
+        """Note that a call has come."""
+
+    def end(self, method: str, code: str) -> None:
+        """Note that a call ended with a gRPC status code."""
+
+    def decided(self, point: str, seconds: float) -> None:
+        """Note how long a caller waited for one decision, the transport apart."""
+
+    def decision(self, decision: Decision) -> None:
+        """Note that a decision was made and recorded."""
+
+    def outcome(self) -> None:
+        """Note that an outcome was accepted."""
+
+    def swap(self, point: str, version: str, generation: int, learned: int, created_ms: int) -> None:
+        """Note that another policy serves from now on."""
+
+    def load_error(self, point: str) -> None:
+        """Note that a published policy could not be loaded."""

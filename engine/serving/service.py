@@ -1,0 +1,241 @@
+"""The serving core: from a request to a recorded decision. It knows no transport, no clock and no file."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from engine.api.leeway.v1.service_pb2 import DecideRequest, DecideResponse, ReportRequest
+from engine.config import DecisionPoint
+from engine.errors import InvalidRequest, UnknownDecisionPoint
+from engine.policy import OracleFailure, Policy, uniform_pmf
+from engine.records import (
+    FALLBACK_REASON_DEADLINE,
+    FALLBACK_REASON_NONE,
+    FALLBACK_REASON_ORACLE_FAILED,
+    Decision,
+    Outcome,
+    new_id,
+)
+from engine.sampling import draw
+from engine.serving.seams import Observer, Recorder
+
+MAX_ID_LENGTH = 256
+
+
+@dataclass
+class Slot:
+    """One decision point in this process: what serves it, and what it has done."""
+
+    name: str
+    point: DecisionPoint
+    policy: Policy
+    decisions: int = 0
+    fallbacks: int = 0
+    policy_error: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, decision: Decision) -> None:
+        """Count a recorded decision."""
+        with self.lock:
+            self.decisions += 1
+            self.fallbacks += decision.fallback != FALLBACK_REASON_NONE
+
+
+def decide(policy: Policy, request: DecideRequest, decision_id: str, now_ms: int, *, hurry: bool = False) -> Decision:
+    """Make one decision: a pure function of its arguments.
+
+    Parameters
+    ----------
+    policy
+        The policy that acts.
+    request
+        Context and actions; ``InvalidRequest`` is raised where they do not fit the schema.
+    decision_id
+        Decides the draw, together with the salt and the vector.
+    now_ms
+        Time of the decision.
+    hurry
+        Do not ask the oracle: too little time is left.
+    """
+    encoded = policy.encoder.encode(request.context, request.actions, request.packed_actions)
+    fallback, detail, scores = FALLBACK_REASON_NONE, "", []
+    if hurry:
+        fallback, detail = FALLBACK_REASON_DEADLINE, "too little of the deadline was left to score"
+        probabilities = uniform_pmf(encoded.available)
+    else:
+        try:
+            raw = policy.scores(encoded)
+            probabilities = policy.pmf(raw, encoded.available)
+            scores = raw.tolist()
+        except OracleFailure as failure:
+            fallback, detail = FALLBACK_REASON_ORACLE_FAILED, str(failure)
+            probabilities = uniform_pmf(encoded.available)
+    vector: list[float] = probabilities.tolist()
+    salt = policy.point.policy.salt
+    return Decision(
+        decision_id=decision_id,
+        decision_point=policy.name,
+        time_ms=now_ms,
+        policy_version=policy.version,
+        context=request.context,
+        actions=request.actions,
+        packed_actions=request.packed_actions,
+        probabilities=vector,
+        chosen=draw(decision_id, salt, vector),
+        scores=scores,
+        fallback=fallback,
+        fallback_detail=detail,
+        salt=salt,
+    )
+
+
+def response(decision: Decision) -> DecideResponse:
+    """Return what the caller gets to see of a decision."""
+    return DecideResponse(
+        decision_id=decision.decision_id,
+        action=decision.actions[decision.chosen].id,
+        action_index=decision.chosen,
+        propensity=decision.probabilities[decision.chosen],
+        probabilities=decision.probabilities,
+        policy_version=decision.policy_version,
+        fallback=decision.fallback,
+        fallback_detail=decision.fallback_detail,
+    )
+
+
+class DecisionService:
+    """Decisions and reports of all decision points of a process.
+
+    Parameters
+    ----------
+    policies
+        The policy that each decision point starts with.
+    points
+        The configured decision points.
+    recorder
+        Where decisions and outcomes go.
+    observer
+        Is told of every decision.
+    remembered
+        How many recent decisions are known by id, so that a retry gets the same answer.
+    """
+
+    def __init__(
+        self,
+        points: Mapping[str, DecisionPoint],
+        policies: Mapping[str, Policy],
+        recorder: Recorder,
+        observer: Observer,
+        remembered: int = 100_000,
+    ) -> None:
+        self.slots = {name: Slot(name, point, policies[name]) for name, point in points.items()}
+        self._recorder = recorder
+        self._observer = observer
+        self._remembered = remembered
+        self._recent: OrderedDict[str, tuple[str, Future[DecideResponse]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def slot(self, name: str) -> Slot:
+        """Return a decision point's slot, or raise ``UnknownDecisionPoint``."""
+        slot = self.slots.get(name)
+        if slot is None:
+            raise UnknownDecisionPoint(name, sorted(self.slots))
+        return slot
+
+    def swap(self, policy: Policy) -> None:
+        """Let another policy serve from the next decision on. One assignment: no decision waits for it."""
+        self.slot(policy.name).policy = policy
+
+    def remember(self, decision: Decision) -> None:
+        """Know a decision that is already in the log, as after a restart."""
+        known: Future[DecideResponse] = Future()
+        known.set_result(response(decision))
+        with self._lock:
+            self._recent[decision.decision_id] = (decision.decision_point, known)
+            self._trim()
+
+    def decide(self, request: DecideRequest, now_ms: int, *, hurry: bool = False) -> Future[DecideResponse]:
+        """Decide and record; the future ends with the answer once the decision is safe in the log.
+
+        A request with the id of a recent decision gets that decision's answer, and nothing is recorded.
+        Raises ``InvalidRequest`` at once; the future raises ``LogError`` if the decision could not be recorded,
+        in which case it was not made: nothing of it is in the log.
+        """
+        slot = self.slot(request.decision_point)
+        decision_id = request.decision_id
+        if len(decision_id) > MAX_ID_LENGTH:
+            raise InvalidRequest("decision_id", f"is longer than {MAX_ID_LENGTH} characters")
+        answer: Future[DecideResponse] = Future()
+        if decision_id:
+            with self._lock:
+                known = self._recent.get(decision_id)
+                if known is None:
+                    self._recent[decision_id] = (slot.name, answer)
+                    self._trim()
+            if known is not None:
+                if known[0] != slot.name:
+                    raise InvalidRequest(
+                        "decision_id", f"{decision_id!r} belongs to a decision of {known[0]!r}; use an id once"
+                    )
+                return known[1]
+        try:
+            decision = decide(slot.policy, request, decision_id or new_id(), now_ms, hurry=hurry)
+        except BaseException as error:
+            self._forget(decision_id)
+            answer.set_exception(error)  # a retry that came in between waits for this future
+            raise
+
+        def recorded(outcome: Future[None]) -> None:
+            error = outcome.exception()
+            if error is None:
+                slot.count(decision)
+                self._observer.decision(decision)
+                answer.set_result(response(decision))
+            else:
+                self._forget(decision_id)
+                answer.set_exception(error)
+
+        self._recorder.record([decision]).add_done_callback(recorded)
+        return answer
+
+    def report(self, request: ReportRequest, now_ms: int) -> tuple[str, Future[None]]:
+        """Record an outcome; returns its id, and a future that ends once it is safe in the log."""
+        if not request.decision_id:
+            raise InvalidRequest("decision_id", "is empty; name the decision that the outcome belongs to")
+        for name, value in (("decision_id", request.decision_id), ("outcome_id", request.outcome_id)):
+            if len(value) > MAX_ID_LENGTH:
+                raise InvalidRequest(name, f"is longer than {MAX_ID_LENGTH} characters")
+        if not math.isfinite(request.value):
+            raise InvalidRequest("value", f"is {request.value}; send a finite number")
+        if request.time_ms < 0:
+            raise InvalidRequest("time_ms", f"is {request.time_ms}; send milliseconds since 1970, or 0 for now")
+        if request.decision_point:
+            reward = self.slot(request.decision_point).point.reward
+            low, high = reward.range
+            if reward.aggregation != "sum" and not low <= request.value <= high:
+                raise InvalidRequest(
+                    "value",
+                    f"{request.value} lies outside the declared reward range {[low, high]}; correct one of them",
+                )
+        outcome = Outcome(
+            decision_id=request.decision_id,
+            decision_point=request.decision_point,
+            outcome_id=request.outcome_id or new_id(),
+            time_ms=request.time_ms or now_ms,
+            value=request.value,
+        )
+        return outcome.outcome_id, self._recorder.record([outcome])
+
+    def _forget(self, decision_id: str) -> None:
+        if decision_id:
+            with self._lock:
+                self._recent.pop(decision_id, None)
+
+    def _trim(self) -> None:
+        while len(self._recent) > self._remembered:
+            self._recent.popitem(last=False)

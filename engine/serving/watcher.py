@@ -1,0 +1,102 @@
+"""Hot swap: looks for newly published policies and lets them serve."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from engine.errors import SnapshotError
+from engine.policy import Policy
+from engine.serving.seams import Observer
+from engine.serving.service import DecisionService, Slot
+from engine.store import PolicyStore
+
+logger = logging.getLogger(__name__)
+
+
+def schema_problem(policy: Policy, slot: Slot) -> str:
+    """Return why a policy cannot serve a slot: it was made for other features; empty where it can.
+
+    A policy that encodes other columns than requests bring would score nonsense, so it is never served.
+    """
+    ours, theirs = slot.point, policy.point
+    for part in ("context", "actions"):
+        if getattr(ours, part) != getattr(theirs, part):
+            return f"policy {policy.version} was made for another schema of {part}; the learner publishes one that fits"
+    return ""
+
+
+class PolicyWatcher:
+    """Polls the store's pointers in a thread of its own.
+
+    A policy that cannot be loaded leaves the serving one in place, with the reason in the slot, the log and
+    the observer; it is tried again when the pointer changes.
+
+    Parameters
+    ----------
+    service
+        Whose policies are swapped.
+    store
+        Where policies are published.
+    observer
+        Is told of swaps and failures.
+    interval_s
+        Seconds between looks.
+    """
+
+    def __init__(self, service: DecisionService, store: PolicyStore, observer: Observer, interval_s: float) -> None:
+        self._service = service
+        self._store = store
+        self._observer = observer
+        self._interval_s = interval_s
+        self._stop = threading.Event()
+        self._seen: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._run, name="policy-watcher", daemon=True)
+
+    def start(self) -> None:
+        """Look once, then go on in the background."""
+        self.look()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop looking; the serving policies stay."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def look(self) -> None:
+        """Swap in what was published since the last look."""
+        for name, slot in self._service.slots.items():
+            try:
+                label = self._store.current(name)
+            except OSError as error:
+                self._fail(slot, "?", f"pointer cannot be read ({error})")
+                continue
+            if label is None or self._seen.get(name) == label:
+                continue
+            self._seen[name] = label
+            try:
+                policy = self._store.load(name, label)
+            except SnapshotError as error:
+                self._fail(slot, label, str(error))
+                continue
+            problem = schema_problem(policy, slot)
+            if problem:
+                self._fail(slot, label, problem)
+                continue
+            slot.policy_error = ""
+            self._service.swap(policy)
+            self._observer.swap(name, policy.version, policy.generation, policy.learned, policy.created_ms)
+
+    def _fail(self, slot: Slot, label: str, problem: str) -> None:
+        slot.policy_error = problem
+        logger.error("%s: policy %s is not served: %s", slot.name, label, problem)
+        self._observer.load_error(slot.name)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval_s):
+            try:
+                self.look()
+            except Exception:
+                # The thread must outlive any surprise: without it no policy would ever be swapped again.
+                logger.exception("looking for new policies failed; trying again")

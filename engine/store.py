@@ -1,0 +1,153 @@
+"""Policies on disk: one file each, written whole or not at all, never changed; and a pointer to the current one.
+
+A file is a NumPy archive (``.npz``) of plain arrays, read without pickle, so that no file can run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from engine.config import DecisionPoint
+from engine.errors import SnapshotError
+from engine.oracles import ORACLES
+from engine.policy import Policy
+
+FORMAT = 1
+_CURRENT = "CURRENT"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that at any time it is there with its old content or with its new one, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def pack_policy(policy: Policy) -> bytes:
+    """Return the file form of a policy."""
+    import io
+
+    buffer = io.BytesIO()
+    manifest = {
+        "format": FORMAT,
+        "created_ms": policy.created_ms,
+        "digest": policy.digest(),
+        **policy.manifest(),
+    }
+    arrays = {f"oracle.{key}": array for key, array in policy.oracle.arrays().items()}
+    np.savez(buffer, allow_pickle=False, manifest=np.frombuffer(json.dumps(manifest).encode(), np.uint8), **arrays)
+    return buffer.getvalue()
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file; raises ``SnapshotError`` if it is missing, damaged, or of a later format."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            manifest = json.loads(archive["manifest"].tobytes())
+            arrays = {key.removeprefix("oracle."): archive[key] for key in archive.files if key.startswith("oracle.")}
+        if manifest["format"] != FORMAT:
+            raise SnapshotError(
+                f"{path}: format {manifest['format']} is not {FORMAT}; read it with the Leeway that wrote it"
+            )
+        policy = Policy(
+            name=manifest["decision_point"],
+            point=DecisionPoint.model_validate(manifest["point"]),
+            vocabulary=tuple(manifest["vocabulary"]),
+            oracle=ORACLES[manifest["oracle"]].from_arrays(arrays),
+            generation=manifest["generation"],
+            update=manifest["update"],
+            learned=manifest["learned"],
+            created_ms=manifest["created_ms"],
+            uniform_share=manifest["uniform_share"],
+        )
+    except FileNotFoundError:
+        raise SnapshotError(f"{path}: no such policy file; it was deleted, or never published here") from None
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError, OSError) as error:
+        raise SnapshotError(
+            f"{path}: not a whole policy file ({type(error).__name__}: {error}); "
+            "delete it, and the learner publishes the next one, or restore it from a copy"
+        ) from error
+    if policy.digest() != manifest["digest"]:
+        raise SnapshotError(
+            f"{path}: content does not match its digest; the file was changed or damaged; restore it from a copy"
+        )
+    return policy
+
+
+class PolicyStore:
+    """The policies of all decision points below one directory.
+
+    Parameters
+    ----------
+    root
+        ``<root>/<decision point>/<version>.npz`` and a file ``CURRENT`` beside them that names the one to serve.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, point: str, version: str) -> Path:
+        """Return where a version lies."""
+        return self.root / point / f"{version}.npz"
+
+    def save(self, policy: Policy) -> Path:
+        """Write a policy without making it current; raises ``SnapshotError`` when the disk refuses."""
+        path = self.path(policy.name, policy.version)
+        if not path.exists():
+            try:
+                write_atomically(path, pack_policy(policy))
+            except OSError as error:
+                raise SnapshotError(
+                    f"{path}: cannot be written ({error.strerror}); make room or mend the directory"
+                ) from error
+        return path
+
+    def publish(self, policy: Policy) -> None:
+        """Write a policy and make it the current one."""
+        self.save(policy)
+        self.set_current(policy.name, policy.version)
+
+    def set_current(self, point: str, version: str) -> None:
+        """Point at a version that is already there."""
+        try:
+            write_atomically(self.root / point / _CURRENT, version.encode())
+        except OSError as error:
+            raise SnapshotError(
+                f"{self.root / point / _CURRENT}: cannot be written ({error.strerror}); make room"
+            ) from error
+
+    def current(self, point: str) -> str | None:
+        """Return the version to serve, or ``None`` before the first."""
+        try:
+            return (self.root / point / _CURRENT).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def load(self, point: str, version: str) -> Policy:
+        """Read a version; raises ``SnapshotError``."""
+        policy = read_policy(self.path(point, version))
+        if policy.version != version:
+            raise SnapshotError(f"{self.path(point, version)}: holds {policy.version}; file names must not be changed")
+        return policy
+
+    def versions(self, point: str) -> list[str]:
+        """Return the versions on disk, oldest first."""
+        files = (self.root / point).glob("g*.npz")
+        return [path.stem for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))]
