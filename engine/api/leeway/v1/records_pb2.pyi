@@ -443,7 +443,7 @@ class PendingJoin(_message.Message):
     due_ms: _builtins.int
     """When the window ends (open), or when the entry may be forgotten (closed)."""
     decision_point: _builtins.str
-    """The decision point of a closed entry."""
+    """Empty while only outcomes have come."""
     @_builtins.property
     def decision(self) -> Global___Decision:
         """Absent while only outcomes have come."""
@@ -454,7 +454,7 @@ class PendingJoin(_message.Message):
 
     @_builtins.property
     def outcome_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the outcomes of a closed entry."""
+        """What tells the outcomes seen so far from new ones, in their order."""
 
     def __init__(
         self,
@@ -476,7 +476,7 @@ Global___PendingJoin: _TypeAlias = PendingJoin  # noqa: Y015
 
 @_typing.final
 class JoinAccounting(_message.Message):
-    """The book of the join, one for each partition and decision point."""
+    """The book of the join, one for each partition and decision point; what belongs to no known point is under ""."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -1,0 +1,335 @@
+"""The command line: ``leeway COMMAND``. Each command is thin; what it does lives in the module that it calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, NoReturn, ParamSpec, TypeVar
+
+import click
+from rich.console import Console
+from rich.logging import RichHandler
+
+from engine import __version__
+from engine.errors import ConfigError, LeewayError
+from streaming.config import Config, load_config
+
+P = ParamSpec("P")
+R = TypeVar("R")
+DEFAULT_CONFIG = Path("leeway.yaml")
+#: Exit status for usage and configuration, as click's own.
+USAGE = 2
+
+
+def config_option(function: Callable[..., R]) -> Callable[..., R]:
+    """Add ``--config``."""
+    option = click.option(
+        "--config",
+        "config_path",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=lambda: Path(os.environ.get("LEEWAY_CONFIG", DEFAULT_CONFIG)),
+        show_default=f"$LEEWAY_CONFIG or {DEFAULT_CONFIG}",
+        help="The configuration file.",
+    )
+    return option(function)
+
+
+def actionable(function: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors that say what to do into a message and an exit status, without a trace."""
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except LeewayError as error:
+            _fail(str(error), USAGE if isinstance(error, ConfigError) else 1)
+
+    return run
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(f"leeway: {message}", err=True)
+    sys.exit(status)
+
+
+def _point(config: Config, name: str | None) -> str:
+    known = list(config.decision_points)
+    if name is None:
+        if len(known) > 1:
+            raise ConfigError(f"several decision points are configured; choose one: --decision-point {'|'.join(known)}")
+        return known[0]
+    if name not in known:
+        raise ConfigError(f"--decision-point {name}: not configured; known are: {', '.join(known)}")
+    return name
+
+
+def _json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="leeway")
+@click.option("--verbose", is_flag=True, help="Say more.")
+def main(verbose: bool) -> None:
+    """Leeway: decide, log the propensity, join the reward, learn, notice drift, promote what is proved better."""
+    console = Console(stderr=True)
+    handler = (
+        RichHandler(console=console, show_path=False) if console.is_terminal else logging.StreamHandler(sys.stderr)
+    )
+    form = "%(message)s" if console.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
+    for chatty in ("alembic", "matplotlib", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("streaming").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+@main.command()
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False), default=DEFAULT_CONFIG)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def init(path: Path, force: bool) -> None:
+    """Write an annotated starter configuration to PATH."""
+    if path.exists() and not force:
+        _fail(f"{path}: exists already; name another file, or overwrite it with --force", USAGE)
+    try:
+        path.write_text(files("streaming").joinpath("starter.yaml").read_text())
+    except OSError as error:
+        _fail(f"{path}: cannot be written ({error.strerror})", 1)
+    click.echo(f"{path} written; make it yours, then: leeway check --config {path}")
+
+
+@main.command()
+@config_option
+@actionable
+def check(config_path: Path) -> None:
+    """Check the configuration."""
+    config = load_config(config_path)
+    points = ", ".join(config.decision_points)
+    click.echo(f"{config_path} is good: decision points {points}; data below {config.data_dir}")
+
+
+@main.command()
+@config_option
+@click.option("--only", type=click.Choice(["serve", "work"]), multiple=True, help="Start this role alone.")
+@click.pass_context
+@actionable
+def up(context: click.Context, config_path: Path, only: tuple[str, ...]) -> None:
+    """Run everything on this machine: serving, join, learning, monitoring, retraining."""
+    from streaming.up import Supervisor
+
+    load_config(config_path)
+    verbose = bool(context.parent and context.parent.params["verbose"])
+    sys.exit(Supervisor(config_path, only or ("serve", "work"), verbose=verbose).run())
+
+
+@main.command()
+@config_option
+@actionable
+def serve(config_path: Path) -> None:
+    """Run the gRPC server alone."""
+    from streaming import serve as serving
+    from streaming.up import announce, hold_lifeline, withdraw
+
+    config = load_config(config_path)
+    hold_lifeline()
+
+    def ready(port: int, metrics_port: int) -> None:
+        announce(config, "serve", host=config.serving.host, port=port, metrics_port=metrics_port)
+        click.echo(f"serving on {config.serving.host}:{port}, metrics on :{metrics_port}/metrics", err=True)
+
+    serving.run(config, ready)
+    withdraw(config, "serve")
+
+
+@main.command()
+@config_option
+@actionable
+def work(config_path: Path) -> None:
+    """Run what is behind the log alone: join, learner, archive, monitors, retraining."""
+    from streaming import pipeline
+    from streaming.up import announce, hold_lifeline, withdraw
+
+    config = load_config(config_path)
+    hold_lifeline()
+
+    def ready(metrics_port: int) -> None:
+        announce(config, "work", metrics_port=metrics_port)
+        click.echo(f"working, metrics on :{metrics_port}/metrics", err=True)
+
+    pipeline.run(config, config_path, ready)
+    withdraw(config, "work")
+
+
+@main.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@actionable
+def doctor(config_path: Path, as_json: bool) -> None:
+    """Say what is wrong and what to do; exit 1 if there is a problem."""
+    from streaming.doctor import Level, examine
+    from streaming.serve import now_ms, open_log
+
+    config = load_config(config_path)
+    log = open_log(config)
+    try:
+        findings = list(examine(config, log, now_ms()))
+    finally:
+        log.close()
+    if as_json:
+        _json([{"level": f.level.value, "subject": f.subject, "words": f.words} for f in findings])
+    else:
+        colours = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
+        for finding in findings:
+            mark = click.style(f"{finding.level.value:>8}", fg=colours[finding.level])
+            click.echo(f"{mark}  {finding.subject}: {finding.words}")
+    sys.exit(int(any(finding.level is Level.PROBLEM for finding in findings)))
+
+
+@main.command()
+@config_option
+@click.option("--decision-id", help="Replay this decision alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@actionable
+def replay(config_path: Path, decision_id: str | None, as_json: bool) -> None:
+    """Recompute logged decisions from their policies, bit for bit; exit 1 if any differs."""
+    from streaming.replaying import replay_log
+    from streaming.serve import open_log
+
+    config = load_config(config_path)
+    log = open_log(config)
+    try:
+        result = replay_log(log, config.policy_dir, decision_id)
+    finally:
+        log.close()
+    if as_json:
+        _json({"decisions": result.decisions, "mismatches": result.mismatches, "examples": result.examples})
+    else:
+        for example in result.examples:
+            click.echo(example)
+        click.echo(f"{result.decisions} decisions recomputed, {result.mismatches} differ")
+    if decision_id is not None and result.decisions == 0:
+        _fail(f"decision {decision_id!r} is not in the log; it was never recorded, or is older than log.retention", 1)
+    sys.exit(int(result.mismatches > 0))
+
+
+@main.command()
+@config_option
+@click.option("--decision-point", "point", help="Which; needed where several are configured.")
+@click.option("--reason", type=click.Choice(["drift", "schedule", "manual"]), default="manual", show_default=True)
+@click.option("--since-ms", type=int, help="Use feedback of decisions from this time on (milliseconds since 1970).")
+@click.option("--dry-run", is_flag=True, help="Train and judge, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@actionable
+def retrain(
+    config_path: Path,
+    point: str | None,
+    reason: Literal["drift", "schedule", "manual"],
+    since_ms: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Train on the archive, judge off-policy, and promote what is proved better.
+
+    Exit status: 0 promoted or nothing to do, 1 try again, 2 usage, 3 not enough data, 4 the gate did not hold, 5
+    another retraining runs.
+    """
+    from streaming.retraining import retrain_point
+
+    config = load_config(config_path)
+    name = _point(config, point)
+    say: Callable[[str], None] = lambda words: click.echo(words, err=True)  # noqa: E731
+    outcome = retrain_point(config, name, reason=reason, since_ms=since_ms, dry_run=dry_run, progress=say)
+    if as_json:
+        _json(outcome.report())
+    else:
+        click.echo(outcome.words)
+    sys.exit(int(outcome.exit_code))
+
+
+@main.command()
+@config_option
+@click.option("--target", help="host:port of the server; default: the one of this configuration.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@actionable
+def status(config_path: Path, target: str | None, as_json: bool) -> None:
+    """Ask the running server for its state."""
+    import grpc
+    from google.protobuf.json_format import MessageToDict
+
+    from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
+    from streaming.up import whereabouts
+
+    config = load_config(config_path)
+    facts = whereabouts(config, "serve")
+    if target is None:
+        if facts is None:
+            raise LeewayError("no server runs for this configuration; start it with: leeway up")
+        target = f"{facts['host']}:{facts['port']}"
+    with grpc.insecure_channel(target) as channel:
+        try:
+            reply = admin_pb2_grpc.LeewayAdminStub(channel).GetStatus(admin_pb2.GetStatusRequest(), timeout=5.0)
+        except grpc.RpcError as error:
+            raise LeewayError(f"{target} does not answer: {error.details()}") from error
+    if as_json:
+        _json(MessageToDict(reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        return
+    click.echo(f"leeway {reply.version} at {target}, up {time.time() - reply.started_ms / 1_000:.0f} s")
+    for point in reply.decision_points:
+        book = point.accounting
+        click.echo(
+            f"{point.decision_point}: policy {point.policy_version}, learned from {point.learned}; "
+            f"{book.decisions} decisions = {book.feedback - book.defaulted} rewarded + {book.defaulted} defaulted "
+            f"+ {book.pending} pending; {len(point.alarms)} alarms"
+        )
+
+
+@main.command()
+@click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), default=Path("leeway-demo"))
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.option("--data", type=click.Path(path_type=Path, dir_okay=False), help="A CSV table of your own.")
+@click.option("--label", help="Its column to predict; each of its values becomes an action.")
+@click.option(
+    "--before", type=click.IntRange(min=2_000), default=5_000, show_default=True, help="Decisions before the change."
+)
+@click.option(
+    "--after",
+    type=click.IntRange(min=2_000),
+    default=25_000,
+    show_default=True,
+    help="Most decisions after the change.",
+)
+@click.option("--rate", type=click.IntRange(min=10), default=250, show_default=True, help="Decisions per second.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@actionable
+def demo(
+    directory: Path,
+    json_path: Path | None,
+    data: Path | None,
+    label: str | None,
+    before: int,
+    after: int,
+    rate: int,
+    seed: int,
+) -> None:
+    """Show the whole loop on real data: learn, drift, alarm, retraining, gate, promotion, recovery."""
+    from streaming.demo import DemoSettings, run_demo
+
+    if (data is None) != (label is None):
+        raise click.UsageError("--data and --label go together")
+    settings = DemoSettings(directory, data, label, before, after, rate, seed)
+    figures = run_demo(settings, Console(stderr=True))
+    if json_path is not None:
+        json_path.write_text(json.dumps(figures, indent=2) + "\n")
+    missed = [goal["name"] for goal in figures["goals"] if not goal["holds"]]
+    if missed:
+        _fail(f"the demo did not show: {', '.join(missed)}; see {directory / 'report.html'}", 1)
+
+
+if __name__ == "__main__":
+    main()

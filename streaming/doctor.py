@@ -1,0 +1,188 @@
+"""``leeway doctor``: says in words what is wrong, and what to do about it. Reads only."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from engine.errors import LeewayError
+from engine.records import DeadLetter, DeadLetterReason, Feedback, Generation, JoinAccounting
+from engine.serving.service import Slot
+from engine.serving.watcher import schema_problem
+from engine.store import PolicyStore
+from streaming.config import Config
+from streaming.joiner import read_accounting
+from streaming.lag import READ_BY, lag
+from streaming.log import Log
+from streaming.serve import latest_alarms, tail
+from streaming.topics import DEAD_LETTERS, FEEDBACK, GENERATIONS, OUTCOMES
+from streaming.up import whereabouts
+
+MINUTE = 60_000
+
+
+class Level(Enum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and what was seen."""
+
+    level: Level
+    subject: str
+    words: str
+
+
+def examine(config: Config, log: Log, now_ms: int) -> Iterator[Finding]:
+    """Look at everything and yield what was found."""
+    yield from _processes(config)
+    yield from _disk(config)
+    try:
+        books = read_accounting(log)
+        yield from _lag(log)
+        for name in config.decision_points:
+            yield from _join(config, log, name, books.get(name, JoinAccounting()))
+            yield from _policy(config, log, name, now_ms)
+            yield from _alarms(log, name)
+    except LeewayError as error:
+        yield Finding(Level.PROBLEM, "log", str(error))
+
+
+def _processes(config: Config) -> Iterator[Finding]:
+    for role, consequence in (("serve", "nothing is decided"), ("work", "nothing is joined or learned")):
+        facts = whereabouts(config, role)
+        if facts is None:
+            yield Finding(Level.PROBLEM, role, f"does not run, so {consequence}; start it with: leeway up")
+        else:
+            yield Finding(Level.OK, role, f"runs (pid {facts['pid']})")
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    config.data_dir.mkdir(parents=True, exist_ok=True)
+    usage = shutil.disk_usage(config.data_dir)
+    share = usage.free / usage.total
+    words = f"{usage.free / 2**30:.1f} GiB ({share:.0%}) free at {config.data_dir}"
+    if share < 0.02 or usage.free < 2**28:
+        yield Finding(
+            Level.PROBLEM, "disk", f"{words}; make room, or shorten log.retention: a full disk stops deciding"
+        )
+    elif share < 0.1 and usage.free < 10 * 2**30:
+        yield Finding(Level.WARNING, "disk", f"{words}; it will fill: make room, or shorten log.retention")
+    else:
+        yield Finding(Level.OK, "disk", words)
+
+
+def _lag(log: Log) -> Iterator[Finding]:
+    for group, topics in READ_BY.items():
+        behind = sum(lag(log, group, topics).values())
+        level = Level.WARNING if behind > 10_000 else Level.OK
+        advice = "; it is slower than what comes in, or stands still: see its messages" if level is not Level.OK else ""
+        yield Finding(level, f"{group} lag", f"{behind} records behind{advice}")
+
+
+def _join(config: Config, log: Log, name: str, book: JoinAccounting) -> Iterator[Finding]:
+    subject = f"{name} join"
+    window_s = config.decision_points[name].reward.window / 1_000
+    if book.decisions == 0:
+        yield Finding(Level.WARNING, subject, "no decision was joined yet; call Decide, or see whether `work` runs")
+        return
+    rewarded = book.feedback - book.defaulted
+    words = (
+        f"{book.decisions} decisions = {rewarded} with reward + {book.defaulted} with the default"
+        f" + {book.pending} pending"
+    )
+    if book.decisions != book.feedback + book.pending:
+        yield Finding(Level.PROBLEM, subject, f"the books do not balance: {words}; please report this as a bug")
+    elif rewarded == 0 and book.defaulted > 0:
+        yield Finding(Level.PROBLEM, subject, f"nothing was ever joined: {words}. {_why_unjoined(log, window_s)}")
+    elif book.defaulted > 0.98 * book.feedback:
+        yield Finding(
+            Level.WARNING, subject, f"{words}; hardly any outcome finds its decision. {_why_unjoined(log, window_s)}"
+        )
+    else:
+        yield Finding(Level.OK, subject, words)
+    if book.late_outcomes > 0.05 * max(rewarded, 1):
+        yield Finding(
+            Level.WARNING,
+            subject,
+            f"{book.late_outcomes} outcomes came after the window of {window_s:g} s;"
+            " lengthen reward.window or reward.grace",
+        )
+
+
+def _why_unjoined(log: Log, window_s: float) -> str:
+    outcomes = sum(log.ends(OUTCOMES).values())
+    if outcomes == 0:
+        return "No outcome was reported: call Report with the decision_id of the answer"
+    letters = tail(log, DEAD_LETTERS, 100)
+    if not letters:
+        return f"{outcomes} outcomes were reported; see whether they come within the window of {window_s:g} s"
+    letter = DeadLetter.FromString(letters[-1])
+    reason = DeadLetterReason.Name(letter.reason).removeprefix("DEAD_LETTER_REASON_").lower()
+    return f"{outcomes} outcomes were reported; the last dead letter says {reason}: {letter.detail}"
+
+
+def _policy(config: Config, log: Log, name: str, now_ms: int) -> Iterator[Finding]:
+    subject = f"{name} policy"
+    store = PolicyStore(config.policy_dir)
+    version = store.current(name)
+    if version is None:
+        yield Finding(Level.WARNING, subject, "none was published yet: decisions are uniform; see whether `work` runs")
+        return
+    try:
+        policy = store.load(name, version)
+    except LeewayError as error:
+        yield Finding(Level.PROBLEM, subject, f"cannot be loaded, the one before goes on serving: {error}")
+        return
+    problem = schema_problem(policy, Slot(name, config.points()[name], policy))
+    if problem:
+        yield Finding(Level.PROBLEM, subject, problem)
+        return
+    age_ms = now_ms - policy.created_ms
+    newest = max((Feedback.FromString(value).reward_time_ms for value in tail(log, FEEDBACK, 100)), default=0)
+    words = f"{version} ({policy.oracle.kind}) has learned from {policy.learned} feedbacks; made {_ago(age_ms)} ago"
+    if policy.learned == 0 and newest:
+        yield Finding(
+            Level.PROBLEM, subject, f"{words}; there is feedback and nothing is learned: see whether `work` runs"
+        )
+    elif policy.oracle.kind == "linear" and newest - policy.created_ms > 5 * MINUTE:
+        yield Finding(
+            Level.PROBLEM, subject, f"{words}; feedback has come since and was not learned: see `work`'s messages"
+        )
+    else:
+        yield Finding(Level.OK, subject, words)
+
+
+def _alarms(log: Log, name: str) -> Iterator[Finding]:
+    subject = f"{name} drift"
+    calls = [alarm for alarm in latest_alarms(log, name, 1_000) if alarm.calls_for_retraining]
+    generations = [Generation.FromString(value) for value in tail(log, GENERATIONS, 1_000)]
+    promoted = [g for g in generations if g.decision_point == name and g.promoted]
+    open_alarms = [a for a in calls if not any(g.trained_ms > a.detected_ms for g in promoted)]
+    if open_alarms:
+        last = open_alarms[-1]
+        attempts = [g for g in generations if g.decision_point == name and g.trained_ms > last.detected_ms]
+        tried = (
+            f"; the last retraining was not promoted: {attempts[-1].verdict}" if attempts else "; not retrained since"
+        )
+        yield Finding(Level.WARNING, subject, f"an alarm is open: {last.explanation}{tried}")
+    else:
+        yield Finding(Level.OK, subject, f"no alarm is open ({len(calls)} so far)")
+
+
+def _ago(milliseconds: int) -> str:
+    seconds = milliseconds / 1_000
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+__all__ = ["Finding", "Level", "examine"]

@@ -1,0 +1,347 @@
+"""One file of the embedded log: the topics of one writer and the committed offsets of its group, in SQLite.
+
+Layout (format 1): ``topics`` holds the declarations, ``ends`` the next offset of each partition (so that an
+offset is never given twice, even after every record was removed), ``offsets`` the group's positions, and
+``records_<topic>_<partition>`` the records. One table for each partition keeps the primary key growing, which is
+the cheapest way SQLite can insert; a compacted topic has a unique key besides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from engine.errors import LogError
+from streaming.log import Header, Message, Record, Topic, TopicPartition
+
+APPLICATION_ID = 0x4C454557  # "LEEW", so that no other program's database is taken for a log
+FORMAT = 1
+BUSY_TIMEOUT_S = 30.0
+EXPIRE_BATCH = 1_000
+_WAL_LIMIT_BYTES = 64 * 1024 * 1024
+
+_SCHEMA = """
+CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
+                     retention_ms INTEGER, compacted INTEGER NOT NULL);
+CREATE TABLE ends (topic INTEGER NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+                   PRIMARY KEY (topic, partition)) WITHOUT ROWID;
+CREATE TABLE offsets (topic TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+                      PRIMARY KEY (topic, partition)) WITHOUT ROWID;
+"""
+
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "the disk is full: free space there and try again, nothing was half-written",
+    sqlite3.SQLITE_BUSY: f"another process held the file for more than {BUSY_TIMEOUT_S:.0f} s: stop it and try again",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged: stop Leeway, and restore the file from a copy or move it away",
+    sqlite3.SQLITE_NOTADB: "the file is damaged or no log: restore it from a copy, or move it away to begin anew",
+    sqlite3.SQLITE_READONLY: "the file cannot be written: give this user the right to write the file and its directory",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened: check that it exists and that this user may write there",
+    sqlite3.SQLITE_IOERR: "the disk refused: check its free space and its health, then try again",
+}
+
+
+@contextmanager
+def explained(path: Path, action: str) -> Iterator[None]:
+    """Turn errors of SQLite and of the operating system into ``LogError`` with file, cause and remedy."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary code
+        remedy = _REMEDIES.get(code, "see the cause")
+        raise LogError(f"{path}: cannot {action}: {error}; {remedy}") from error
+    except OSError as error:
+        raise LogError(
+            f"{path}: cannot {action}: {error.strerror or error}; check its directory and free space"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """One partition of a topic, as its writer's file knows it: where a message goes.
+
+    Parameters
+    ----------
+    topic
+        The topic.
+    number
+        The topic's number in its file.
+    partition
+        The partition's number in its topic.
+    """
+
+    topic: Topic
+    number: int
+    partition: int
+
+    @property
+    def table(self) -> str:
+        """Name of the table that holds the partition."""
+        return f"records_{self.number}_{self.partition}"
+
+
+def create_file(path: Path) -> None:
+    """Create an empty file of the log unless it exists; the caller keeps other processes from doing the same.
+
+    It is built under another name and renamed, so that a file with the right name is always complete.
+    """
+    if path.exists():
+        return
+    draft = path.with_suffix(".draft")
+    with explained(path, "create the file"):
+        for leftover in path.parent.glob(f"{draft.name}*"):
+            leftover.unlink()
+        connection = sqlite3.connect(draft, isolation_level=None)
+        try:
+            connection.executescript(
+                f"BEGIN; {_SCHEMA} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
+            )
+            connection.execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
+        draft.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class WriterFile:
+    """An open file of one writer.
+
+    Safe for the threads of a process: it has one connection that writes and one that reads, each with its lock,
+    so that a reader never waits for a commit. A process that was forked opens the log anew.
+
+    Parameters
+    ----------
+    path
+        An existing file; see :func:`create_file`.
+    fsync
+        True: a commit returns when the disk has it. False: the last commits may be lost if the *machine* fails
+        (never if the process does), and the file stays consistent.
+
+    Raises
+    ------
+    LogError
+        If the file is damaged, no log, or of a newer format.
+    """
+
+    def __init__(self, path: Path, *, fsync: bool) -> None:
+        self.path = path
+        self._fsync = fsync
+        self._process = os.getpid()
+        self._read_lock = threading.Lock()
+        self._write_lock = threading.Lock()
+        with explained(path, "open the file"):
+            self._reader = self._connect()
+            try:
+                self._check_format()
+                self._reader.execute("PRAGMA query_only = ON")
+            except BaseException:
+                self._reader.close()
+                raise
+        self._writer: sqlite3.Connection | None = None
+        self._closed = False
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = f"file:{quote(str(self.path.resolve()))}?mode=rw"  # rw: never create what is not there
+        return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+
+    def _check_format(self) -> None:
+        (application,) = self._reader.execute("PRAGMA application_id").fetchone()
+        (version,) = self._reader.execute("PRAGMA user_version").fetchone()
+        if application != APPLICATION_ID:
+            raise LogError(
+                f"{self.path}: is no file of Leeway's log; move it away, or name another directory for the log"
+            )
+        if version != FORMAT:
+            raise LogError(
+                f"{self.path}: has format {version}, and this version of Leeway reads format {FORMAT}; "
+                "install the Leeway that wrote it"
+            )
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise LogError(f"{self.path}: the log is closed; open it again")
+        if self._process != os.getpid():
+            raise LogError(f"{self.path}: the log was opened before a fork; open it in the child process")
+
+    @contextmanager
+    def _reading(self, action: str) -> Iterator[sqlite3.Connection]:
+        with self._read_lock, explained(self.path, action):
+            self._check_usable()
+            yield self._reader
+
+    @contextmanager
+    def _writing(self, action: str) -> Iterator[sqlite3.Connection]:
+        """One transaction on the file: committed at the end of the block, undone by any error."""
+        with self._write_lock, explained(self.path, action):
+            self._check_usable()
+            if self._writer is None:
+                writer = self._connect()
+                writer.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
+                writer.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT_BYTES}")
+                self._writer = writer
+            connection = self._writer
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:  # some errors (disk full) have already undone it
+                    with suppress(sqlite3.Error):
+                        connection.execute("ROLLBACK")
+                raise
+
+    def topics(self) -> dict[str, tuple[Place, ...]]:
+        """Return the partitions of each topic of this file, in their order."""
+        with self._reading("read its topics") as connection:
+            rows = connection.execute("SELECT id, name, partitions, retention_ms, compacted FROM topics").fetchall()
+        places = {}
+        for number, name, partitions, retention_ms, compacted in rows:
+            topic = Topic(name, self.path.stem, partitions, retention_ms, bool(compacted))
+            places[name] = tuple(Place(topic, number, partition) for partition in range(partitions))
+        return places
+
+    def add(self, topic: Topic) -> None:
+        """Store the declaration of a new topic, and its empty partitions."""
+        with self._writing(f"create topic {topic.name!r}") as connection:
+            number = connection.execute(
+                "INSERT INTO topics (name, partitions, retention_ms, compacted) VALUES (?, ?, ?, ?)",
+                (topic.name, topic.partitions, topic.retention_ms, int(topic.compacted)),
+            ).lastrowid
+            assert number is not None
+            columns = "key BLOB NOT NULL UNIQUE, value BLOB NOT NULL" if topic.compacted else "key BLOB, value BLOB"
+            for partition in range(topic.partitions):
+                table = Place(topic, number, partition).table
+                connection.execute(
+                    f"CREATE TABLE {table} (offset INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL, {columns}, "
+                    "headers TEXT)"
+                )
+                connection.execute("INSERT INTO ends VALUES (?, ?, 0)", (number, partition))
+
+    def retain(self, topic: Topic) -> None:
+        """Change how long a topic is kept."""
+        with self._writing(f"change topic {topic.name!r}") as connection:
+            connection.execute("UPDATE topics SET retention_ms = ? WHERE name = ?", (topic.retention_ms, topic.name))
+
+    def write(self, messages: Iterable[tuple[Place, Message]], offsets: Mapping[TopicPartition, int]) -> None:
+        """Append messages and store offsets of the group in one transaction."""
+        batches: dict[Place, list[Message]] = {}
+        for place, message in messages:
+            batches.setdefault(place, []).append(message)
+        with self._writing("append records") as connection:
+            for place, batch in batches.items():
+                _append(connection, place, batch)
+            connection.executemany(
+                "INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)",
+                [(where.topic, where.partition, offset) for where, offset in offsets.items()],
+            )
+
+    def fetch(self, place: Place, start: int, limit: int) -> list[Record]:
+        """Return up to ``limit`` records of a partition from offset ``start`` on."""
+        name = place.topic.name
+        with self._reading(f"read topic {name!r}") as connection:
+            rows = connection.execute(
+                f"SELECT offset, timestamp_ms, key, value, headers FROM {place.table} "
+                "WHERE offset >= ? ORDER BY offset LIMIT ?",
+                (start, limit),
+            ).fetchall()
+        return [
+            Record(name, place.partition, offset, timestamp, key, value, _headers_from(headers) if headers else ())
+            for offset, timestamp, key, value, headers in rows
+        ]
+
+    def remaining(self, place: Place, start: int) -> int:
+        """Return how many records of a partition have offset ``start`` or a greater one.
+
+        Counted for a compacted topic. For another it is the distance from the first record that still exists to the
+        end: exact, unless retention has left a hole there (see :meth:`expire`).
+        """
+        table = place.table
+        with self._reading(f"measure topic {place.topic.name!r}") as connection:
+            if place.topic.compacted:
+                (count,) = connection.execute(f"SELECT count(*) FROM {table} WHERE offset >= ?", (start,)).fetchone()
+            else:
+                (first, last) = connection.execute(
+                    f"SELECT (SELECT min(offset) FROM {table} WHERE offset >= ?), (SELECT max(offset) FROM {table})",
+                    (start,),
+                ).fetchone()
+                count = 0 if first is None else last - first + 1
+        return int(count)
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Return for each partition of a topic the offset that its next record will get."""
+        with self._reading(f"measure topic {topic!r}") as connection:
+            rows = connection.execute(
+                "SELECT partition, next_offset FROM ends JOIN topics ON topics.id = ends.topic WHERE name = ?", (topic,)
+            )
+            return dict(rows)
+
+    def offsets(self) -> dict[TopicPartition, int]:
+        """Return the committed offsets of this writer's group."""
+        with self._reading("read the committed offsets") as connection:
+            rows = connection.execute("SELECT topic, partition, next_offset FROM offsets").fetchall()
+        return {TopicPartition(topic, partition): offset for topic, partition, offset in rows}
+
+    def expire(self, now_ms: int) -> int:
+        """Remove records that are older than their topic's retention; return how many.
+
+        Looks at the oldest ``EXPIRE_BATCH`` records of each partition alone, so that a call keeps the writer
+        waiting for milliseconds. Younger ones among them stay: a record with a time far in the future cannot
+        keep those behind it alive.
+        """
+        removed = 0
+        for place in (place for places in self.topics().values() for place in places):
+            if place.topic.compacted or place.topic.retention_ms is None:
+                continue
+            oldest = f"SELECT offset, timestamp_ms FROM {place.table} ORDER BY offset LIMIT {EXPIRE_BATCH}"
+            expired = f"SELECT offset FROM ({oldest}) WHERE timestamp_ms < ?"
+            limit = (now_ms - place.topic.retention_ms,)
+            action = f"expire topic {place.topic.name!r}"
+            with self._reading(action) as connection:  # nothing to remove: the writer is not disturbed
+                if connection.execute(f"{expired} LIMIT 1", limit).fetchone() is None:
+                    continue
+            with self._writing(action) as connection:
+                removed += connection.execute(f"DELETE FROM {place.table} WHERE offset IN ({expired})", limit).rowcount
+        return removed
+
+    def close(self) -> None:
+        """Close both connections; a call that is under way ends first."""
+        with self._write_lock, self._read_lock:
+            self._closed = True
+            if self._process == os.getpid():  # SQLite forbids to touch a connection that was carried over a fork
+                with explained(self.path, "close the file"):
+                    if self._writer is not None:
+                        self._writer.close()
+                    self._reader.close()
+
+
+def _append(connection: sqlite3.Connection, place: Place, batch: list[Message]) -> None:
+    table, where = place.table, (place.number, place.partition)
+    (start,) = connection.execute("SELECT next_offset FROM ends WHERE topic = ? AND partition = ?", where).fetchone()
+    rows = [(start + index, m.timestamp_ms, m.key, m.value, _headers_to(m.headers)) for index, m in enumerate(batch)]
+    if place.topic.compacted:
+        last = {row[2]: row for row in rows}  # of several records of a key in one batch only the last will be seen
+        connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in last])
+        rows = sorted(row for row in last.values() if row[3] is not None)
+    connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
+    connection.execute(
+        "UPDATE ends SET next_offset = ? WHERE topic = ? AND partition = ?", (start + len(batch), *where)
+    )
+
+
+def _headers_to(headers: Iterable[Header]) -> str | None:
+    # Latin-1 gives each byte its own character, so that any bytes come back from JSON as they were.
+    return json.dumps([[name, value.decode("latin-1")] for name, value in headers]) if headers else None
+
+
+def _headers_from(text: str) -> tuple[Header, ...]:
+    return tuple((name, value.encode("latin-1")) for name, value in json.loads(text))

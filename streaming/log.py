@@ -1,0 +1,148 @@
+"""The contract of the log: what Kafka gives and the embedded log gives too.
+
+A log has topics, a topic has partitions, a partition is a sequence of records with growing offsets. Records
+with one key go to one partition, in order. A *writer* is a role with a name (`serving`, `join`, `monitor`,
+`learner`, ...): it owns the topics that it writes, its consumer group has the same name, and one transaction of
+a writer holds what it sends **and** the offsets of what it consumed, so that a step happens once or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+Header = tuple[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPartition:
+    """One partition of one topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Declaration of a topic.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    writer
+        The role that writes it.
+    partitions
+        How many; fixed for the life of the topic.
+    retention_ms
+        How long records are kept; ``None``: for ever.
+    compacted
+        Keep the last record of each key alone; a record without a value removes the key.
+    """
+
+    name: str
+    writer: str
+    partitions: int
+    retention_ms: int | None = None
+    compacted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent: key, value, headers and event time (milliseconds)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    timestamp_ms: int
+    headers: Sequence[Header] = ()
+    partition: int | None = None  # None: by hash of the key
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is read."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[Header] = field(default=())
+
+
+class Transaction(Protocol):
+    """What one step of a writer does, all or nothing: commits when the ``with`` block ends without an error."""
+
+    def send(self, message: Message) -> None:
+        """Add a record."""
+
+    def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Add the offsets at which the writer's group goes on: the next ones to be read."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Consumer(Protocol):
+    """A member of a consumer group. A partition belongs to one member of a group at a time."""
+
+    def poll(self, max_records: int = 1_000, timeout_s: float = 0.0) -> list[Record]:
+        """Return the next records of the assigned partitions, at most ``max_records``.
+
+        Per partition in order. Waits up to ``timeout_s`` for the first; an empty list means that every assigned
+        partition was read to its end.
+        """
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        """Return the partitions that belong to this member now (may change in ``poll``)."""
+
+    def position(self) -> dict[TopicPartition, int]:
+        """Return for each assigned partition the next offset that ``poll`` would give."""
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        """Go on reading at ``offset``."""
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Return for each assigned partition how many records are still to be read."""
+
+    def commit(self) -> None:
+        """Store the positions of this member's group outside any transaction."""
+
+    def close(self) -> None:
+        """Leave the group; nothing is committed."""
+
+
+@runtime_checkable
+class Log(Protocol):
+    """A durable log of topics."""
+
+    def create(self, topics: Iterable[Topic]) -> None:
+        """Declare topics; existing ones must agree in partitions, compaction and writer, or ``LogError`` is raised."""
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Write records durably outside any group's transaction; returns when they are safe."""
+
+    def transaction(self, writer: str) -> Transaction:
+        """Open a transaction of a writer; it may send to that writer's topics alone."""
+
+    def consumer(self, group: str, topics: Sequence[str]) -> Consumer:
+        """Join a consumer group; starts at its committed offsets, or at the beginning."""
+
+    def read(self, topic: str, partition: int, start: int = 0, max_records: int = 1_000) -> list[Record]:
+        """Return records of one partition from offset ``start`` on, outside any group."""
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """Return for each partition the offset that the next record will get."""
+
+    def committed(self, group: str) -> dict[TopicPartition, int]:
+        """Return the committed offsets of a group."""
+
+    def close(self) -> None:
+        """Release files and connections."""

@@ -1,0 +1,201 @@
+"""The pipeline process: join, learner, archive, monitors and retraining, each a loop in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter
+
+from engine.errors import LeewayError
+from engine.store import PolicyStore
+from monitoring.exposition import serve_metrics
+from monitoring.metrics import PipelineMetrics
+from streaming.archive import ArchiveRole
+from streaming.config import Config
+from streaming.joiner import JoinerRole, read_accounting
+from streaming.lag import READ_BY, lag
+from streaming.learner import LearnerRole
+from streaming.monitor import MonitorRole
+from streaming.retrainer import RetrainerRole, launcher
+from streaming.serve import now_ms, open_log
+from training.archive import ArchiveReader
+
+logger = logging.getLogger(__name__)
+
+ROLES = ("join", "learner", "monitor", "archive", "retrainer", "housekeeper")
+#: How long feedback waits at most before it is archived: a retraining after an alarm needs it soon.
+ARCHIVE_AGE_MS = 2_000
+#: Seconds a role rests when there was nothing to do.
+IDLE_S = 0.05
+#: Most seconds between two attempts of a role that fails.
+MAX_BACKOFF_S = 10.0
+
+
+class Role(Protocol):
+    """A piece of work that goes on for ever in small steps."""
+
+    def step(self) -> int:
+        """Do what there is to do now; return how many records it was."""
+
+    def close(self) -> None:
+        """Bring what is under way to a safe end."""
+
+
+@dataclass
+class Loop:
+    """Runs one role until told to stop.
+
+    A step that fails is tried again after a pause that doubles up to ten seconds: a full disk or a damaged file stops
+    one role, which says so, and not the others.
+    """
+
+    name: str
+    role: Role
+    stop: threading.Event
+    metrics: PipelineMetrics
+
+    def run(self) -> None:
+        """Step until stopped, then close."""
+        backoff = 0.0
+        self.metrics.role_up.labels(self.name).set(1)
+        while not self.stop.wait(backoff):
+            try:
+                count = self.role.step()
+            except Exception as error:
+                backoff = min(max(2 * backoff, 0.2), MAX_BACKOFF_S)
+                self.metrics.role_errors.labels(self.name).inc()
+                self.metrics.role_up.labels(self.name).set(0)
+                # An error of ours says all there is to say; any other needs its trace.
+                logger.error(
+                    "%s failed, trying again in %.1f s: %s", self.name, backoff, error,
+                    exc_info=None if isinstance(error, LeewayError) else error,
+                )  # fmt: skip
+                continue
+            if backoff > IDLE_S:
+                logger.info("%s works again", self.name)
+                self.metrics.role_up.labels(self.name).set(1)
+            backoff = 0.0 if count else IDLE_S
+        try:
+            self.role.close()
+        except Exception as error:
+            logger.error("%s could not be closed in order: %s", self.name, error)
+
+
+class Housekeeper:
+    """Deletes what has outlived the log's retention, and refreshes the metrics that are read from elsewhere."""
+
+    def __init__(self, pipeline: Pipeline, clock: Callable[[], int]) -> None:
+        self._pipeline = pipeline
+        self._clock = clock
+        self._expired_ms = 0
+
+    def step(self) -> int:
+        """Do both."""
+        self._pipeline.observe()
+        if self._clock() - self._expired_ms > 60_000:
+            self._expired_ms = self._clock()
+            self._pipeline.expire(self._expired_ms)
+        return 0
+
+    def close(self) -> None:
+        """Nothing is under way."""
+
+
+class Pipeline:
+    """Everything behind the log, on one machine."""
+
+    def __init__(self, config: Config, config_path: Path, clock: Callable[[], int] = now_ms) -> None:
+        registry = CollectorRegistry()
+        self._config = config
+        self._log = open_log(config)
+        points = config.points()
+        log = self._log
+        self.metrics = PipelineMetrics(registry, points, ROLES, accounting=lambda: read_accounting(log))
+        self._store = PolicyStore(config.policy_dir)
+        self.learner = LearnerRole(log, points, self._store, config.data_dir / "learner", clock)
+        self.monitor = MonitorRole(
+            log, config.decision_points, clock, self.metrics.observe_alarm, self.metrics.observe_reward
+        )
+        self.archive = ArchiveRole(log, config.archive_dir, points, clock, max_age_ms=ARCHIVE_AGE_MS)
+        retrainer = RetrainerRole(
+            log,
+            config.decision_points,
+            ArchiveReader(config.archive_dir),
+            launcher(config_path),
+            clock,
+        )
+        self._stop = threading.Event()
+        self._counted: dict[Counter, int] = {}
+        roles: Mapping[str, Role] = {
+            "join": JoinerRole(log, {name: point.reward for name, point in points.items()}, clock),
+            "learner": self.learner,
+            "monitor": self.monitor,
+            "archive": self.archive,
+            "retrainer": retrainer,
+            "housekeeper": Housekeeper(self, clock),
+        }
+        self._threads = [
+            threading.Thread(target=Loop(name, role, self._stop, self.metrics).run, name=name)
+            for name, role in roles.items()
+        ]
+        self._metrics_server = serve_metrics(registry, config.metrics.host, config.metrics.pipeline_port)
+        self.metrics_port = self._metrics_server.port
+
+    def start(self) -> None:
+        """Start every role."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let every role finish its step and close."""
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        self._metrics_server.close()
+        self._log.close()
+
+    def observe(self) -> None:
+        """Bring the gauges up to date."""
+        metrics = self.metrics
+        for group, topics in READ_BY.items():
+            for topic, behind in lag(self._log, group, topics).items():
+                metrics.lag.labels(group, topic).set(behind)
+        for point in self._config.decision_points:
+            self._count(metrics.learned.labels(point), self.learner.learned[point])
+            self._count(metrics.archived.labels(point), self.archive.rows[point])
+            if point in self.learner.last_learned_ms:
+                metrics.last_learned.labels(point).set(self.learner.last_learned_ms[point] / 1_000.0)
+            if point in self.monitor.monitors:
+                metrics.run_length.labels(point).set(self.monitor.monitors[point].run_length)
+            statistics = self.monitor.ledger.statistics(point)
+            if statistics:
+                metrics.observe_generation(statistics[-1])
+
+    def _count(self, counter: Counter, total: int) -> None:
+        """Bring a counter up to a total that is counted elsewhere."""
+        counter.inc(total - self._counted.get(counter, 0))
+        self._counted[counter] = total
+
+    def expire(self, at_ms: int) -> None:
+        """Delete what has outlived retention."""
+        while self._log.expire(at_ms):
+            pass
+
+
+def run(config: Config, config_path: Path, ready: Callable[[int], None]) -> None:
+    """Work until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    pipeline = Pipeline(config, config_path)
+    pipeline.start()
+    ready(pipeline.metrics_port)
+    while not stop.wait(1.0):
+        pass
+    pipeline.stop()

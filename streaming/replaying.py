@@ -1,0 +1,73 @@
+"""``leeway replay``: every logged decision computed again from its policy's snapshot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from engine.errors import SnapshotError
+from engine.policy import Policy
+from engine.records import Decision
+from engine.replay import mismatch
+from engine.store import PolicyStore
+from streaming.log import Log
+from streaming.topics import DECISIONS
+
+#: Differences that are told in words.
+EXAMPLES = 10
+#: Policies held in memory; decisions come nearly in time order, so few are in use at a time.
+CACHED = 64
+
+
+@dataclass
+class ReplayResult:
+    """What was recomputed and what differs."""
+
+    decisions: int = 0
+    mismatches: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+class _Policies:
+    def __init__(self, store: PolicyStore) -> None:
+        self._store = store
+        self._loaded: dict[tuple[str, str], Policy | str] = {}
+
+    def get(self, point: str, version: str) -> Policy | str:
+        """Return a policy, or why it cannot be had."""
+        key = (point, version)
+        if key not in self._loaded:
+            if len(self._loaded) >= CACHED:
+                self._loaded.pop(next(iter(self._loaded)))
+            try:
+                self._loaded[key] = self._store.load(point, version)
+            except SnapshotError as error:
+                self._loaded[key] = str(error)
+        return self._loaded[key]
+
+
+def replay_log(log: Log, policy_dir: Path, decision_id: str | None = None) -> ReplayResult:
+    """Recompute all logged decisions, or one. A record that is no decision is the join's business and skipped."""
+    result = ReplayResult()
+    policies = _Policies(PolicyStore(policy_dir))
+    for partition in log.ends(DECISIONS):
+        start = 0
+        while records := log.read(DECISIONS, partition, start):
+            start = records[-1].offset + 1
+            for record in records:
+                if decision_id is not None and record.key != decision_id.encode():
+                    continue
+                try:
+                    decision = Decision.FromString(record.value or b"")
+                except DecodeError:
+                    continue
+                result.decisions += 1
+                policy = policies.get(decision.decision_point, decision.policy_version)
+                difference = policy if isinstance(policy, str) else mismatch(decision, policy)
+                if difference:
+                    result.mismatches += 1
+                    if len(result.examples) < EXAMPLES:
+                        result.examples.append(f"{decision.decision_id}: {difference}")
+    return result

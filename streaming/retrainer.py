@@ -1,0 +1,110 @@
+"""The retraining role: turns alarms and the schedule into jobs, each a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from engine.records import Alarm, Generation
+from streaming.config import DecisionPointConfig
+from streaming.log import Log
+from streaming.topics import ALARMS, GENERATIONS
+from training.archive import ArchiveReader
+from training.schedule import RetrainRequest, RetrainScheduler
+
+logger = logging.getLogger(__name__)
+
+Launch = Callable[[RetrainRequest], subprocess.Popen[bytes]]
+
+
+def launcher(config_path: Path) -> Launch:
+    """Return what starts ``leeway retrain`` for a request; its messages go where ours go."""
+
+    def launch(request: RetrainRequest) -> subprocess.Popen[bytes]:
+        arguments = ["retrain", "--config", str(config_path), "--decision-point", request.point]
+        arguments += ["--reason", request.reason]
+        if request.since_ms is not None:
+            arguments += ["--since-ms", str(request.since_ms)]
+        return subprocess.Popen([sys.executable, "-m", "streaming.cli", *arguments], stdout=subprocess.DEVNULL)
+
+    return launch
+
+
+class RetrainerRole:
+    """Starts a retraining job when one is due, one at a time.
+
+    What was asked for is rebuilt from the alarms and the generations in the log, so a restart forgets nothing.
+    Training runs outside this process: neither joining nor serving waits for it, and its memory is given back.
+
+    Parameters
+    ----------
+    log
+        Where alarms and generations are.
+    points
+        The decision points with their retraining settings.
+    archive
+        Says how much feedback there is since a change.
+    launch
+        Starts a job.
+    clock
+        Milliseconds since 1970.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        points: Mapping[str, DecisionPointConfig],
+        archive: ArchiveReader,
+        launch: Launch,
+        clock: Callable[[], int],
+    ) -> None:
+        self._log = log
+        self._archive = archive
+        self._launch = launch
+        self._clock = clock
+        self._scheduler = RetrainScheduler({name: point.retraining for name, point in points.items()}, clock())
+        self._points = [name for name, point in points.items() if point.retraining.enabled]
+        self._read = {ALARMS: 0, GENERATIONS: 0}
+        self._job: tuple[RetrainRequest, subprocess.Popen[bytes]] | None = None
+
+    def step(self) -> int:
+        """Read what is new, look after the running job, start what is due. Returns the number of records read."""
+        count = self._follow()
+        if self._job is not None:
+            request, process = self._job
+            code = process.poll()
+            if code is None:
+                return count
+            self._job = None
+            self._follow()
+            logger.info("%s: retraining (%s) ended with status %d", request.point, request.reason, code)
+        for point in self._points:
+            due = self._scheduler.due(point, self._clock(), partial(self._archive.count, point))
+            if due is not None:
+                logger.info("%s: retraining begins (%s)", point, due.reason)
+                self._job = (due, self._launch(due))
+                break
+        return count
+
+    def _follow(self) -> int:
+        count = 0
+        for topic, start in self._read.items():
+            for record in self._log.read(topic, 0, start):
+                value = record.value or b""
+                if topic == ALARMS:
+                    self._scheduler.on_alarm(Alarm.FromString(value))
+                else:
+                    self._scheduler.on_generation(Generation.FromString(value))
+                self._read[topic] = record.offset + 1
+                count += 1
+        return count
+
+    def close(self) -> None:
+        """End a running job; it is started again by the next process that finds it due."""
+        if self._job is not None:
+            self._job[1].terminate()
+            self._job[1].wait()

@@ -1,0 +1,201 @@
+"""The serving process: configuration in, a gRPC server on the log out."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from google.protobuf.message import DecodeError
+from prometheus_client import CollectorRegistry
+
+from engine.errors import SnapshotError
+from engine.policy import Policy, initial_policy
+from engine.records import Alarm, Decision, JoinAccounting, fallback_name
+from engine.serving.admin import AdminServicer
+from engine.serving.seams import Observer
+from engine.serving.server import Server
+from engine.serving.service import DecisionService
+from engine.serving.servicer import LeewayServicer
+from engine.serving.watcher import PolicyWatcher
+from engine.store import PolicyStore
+from monitoring.exposition import serve_metrics
+from monitoring.metrics import ServingMetrics
+from streaming.config import Config
+from streaming.embedded import EmbeddedLog
+from streaming.joiner import read_accounting
+from streaming.log import Log
+from streaming.recorder import LogRecorder
+from streaming.topics import ALARMS, DECISIONS, topics
+
+logger = logging.getLogger(__name__)
+
+#: Alarms shown in a status answer.
+SHOWN_ALARMS = 20
+
+
+def now_ms() -> int:
+    """Return the time in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def open_log(config: Config) -> EmbeddedLog:
+    """Open the log that the configuration describes, with every topic declared."""
+    log = EmbeddedLog(config.log_dir, fsync=config.log.fsync)
+    log.create(topics(config.log.partitions, config.log.retention))
+    return log
+
+
+def tail(log: Log, topic: str, count: int) -> list[bytes]:
+    """Return the values of about the last ``count`` records of a topic, partition by partition."""
+    ends = log.ends(topic)
+    share = -(-count // max(len(ends), 1))
+    return [
+        record.value
+        for partition, end in ends.items()
+        for record in log.read(topic, partition, max(0, end - share), share)
+        if record.value is not None
+    ]
+
+
+def latest_alarms(log: Log, point: str | None = None, count: int = SHOWN_ALARMS) -> list[Alarm]:
+    """Return the last alarms, oldest first, of one decision point or of all."""
+    alarms = [Alarm.FromString(value) for value in tail(log, ALARMS, 1_000)]
+    return [alarm for alarm in alarms if point in (None, alarm.decision_point)][-count:]
+
+
+@dataclass(frozen=True)
+class LogInsight:
+    """What the admin service shows of the other roles, read from the log."""
+
+    log: Log
+
+    def accounting(self) -> Mapping[str, JoinAccounting]:
+        """Return the book of the join."""
+        return read_accounting(self.log)
+
+    def alarms(self, point: str) -> Sequence[Alarm]:
+        """Return the latest alarms."""
+        return latest_alarms(self.log, point)
+
+
+class MetricsObserver(Observer):
+    """Counts what the server does."""
+
+    def __init__(self, metrics: ServingMetrics) -> None:
+        self._metrics = metrics
+
+    def begin(self) -> None:
+        """Count a call under way."""
+        self._metrics.requests_in_flight.inc()
+
+    def end(self, method: str, code: str) -> None:
+        """Count a call that ended."""
+        self._metrics.requests_in_flight.dec()
+        self._metrics.requests.labels(method, code).inc()
+
+    def decided(self, point: str, seconds: float) -> None:
+        """Take a waiting time into the histogram."""
+        self._metrics.decision_duration.labels(point).observe(seconds)
+
+    def decision(self, decision: Decision) -> None:
+        """Count a decision."""
+        self._metrics.decisions.labels(decision.decision_point, fallback_name(decision.fallback)).inc()
+        self._metrics.propensity.labels(decision.decision_point).observe(decision.probabilities[decision.chosen])
+
+    def outcome(self) -> None:
+        """Count an outcome."""
+        self._metrics.reports.inc()
+
+    def swap(self, point: str, version: str, generation: int, learned: int, created_ms: int) -> None:
+        """Show what serves now."""
+        logger.debug("%s: policy %s serves", point, version)
+        self._metrics.policy_swaps.labels(point).inc()
+        self._metrics.policy_generation.labels(point).set(generation)
+        self._metrics.policy_learned.labels(point).set(learned)
+        self._metrics.policy_created.labels(point).set(created_ms / 1_000.0)
+
+    def load_error(self, point: str) -> None:
+        """Count a policy that could not be loaded."""
+        self._metrics.policy_load_errors.labels(point).inc()
+
+
+class ServingProcess:
+    """Everything that one serving process is made of, in the order in which it starts and stops."""
+
+    def __init__(self, config: Config, clock: Callable[[], int] = now_ms) -> None:
+        self._config = config
+        self._registry = CollectorRegistry()
+        points = config.points()
+        metrics = ServingMetrics(self._registry, list(points))
+        observer = MetricsObserver(metrics)
+        self._log = open_log(config)
+        self._recorder = LogRecorder(self._log, on_error=metrics.log_append_errors.inc)
+        metrics.log_queue.set_function(lambda: self._recorder.depth)
+        self._store = PolicyStore(config.policy_dir)
+        self.service = DecisionService(
+            points,
+            {name: self._first_policy(name, clock()) for name in points},
+            self._recorder,
+            observer,
+            config.serving.idempotency_cache,
+        )
+        # A client whose answer was lost in a crash retries: it must get the answer that is in the log.
+        for value in tail(self._log, DECISIONS, config.serving.idempotency_cache):
+            try:
+                self.service.remember(Decision.FromString(value))
+            except DecodeError:
+                logger.warning("a record of %s is no decision; the join puts it to the dead letters", DECISIONS)
+        admin = AdminServicer(self.service, self._store, LogInsight(self._log), clock())
+        servicer = LeewayServicer(self.service, config.serving, observer, clock)
+        self._server = Server(config.serving, servicer, admin, list(points))
+        self._watcher = PolicyWatcher(self.service, self._store, observer, config.serving.swap_interval / 1_000.0)
+        self.port = 0
+        self.metrics_port = 0
+
+    def _first_policy(self, name: str, at_ms: int) -> Policy:
+        """Return what serves until the watcher has looked: at least the policy that knows nothing."""
+        policy = initial_policy(name, self._config.points()[name], at_ms)
+        try:
+            self._store.save(policy)  # decisions will name it, and replay must find it
+        except SnapshotError as error:
+            logger.error("%s", error)
+        return policy
+
+    def start(self) -> None:
+        """Serve; raises ``ConfigError`` where a port cannot be had."""
+        self._watcher.start()
+        metrics = self._config.metrics
+        self._metrics_server = serve_metrics(self._registry, metrics.host, metrics.serving_port)
+        self.metrics_port = self._metrics_server.port
+        self.port = self._server.start()
+
+    def stop(self, *, wait: bool = True) -> None:
+        """Drain, write what waits, close."""
+        self._server.stop(wait=wait)
+        self._watcher.stop()
+        self._recorder.close()
+        self._metrics_server.close()
+        self._log.close()
+
+
+def run(config: Config, ready: Callable[[int, int], None]) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal leaves the drain's pause out."""
+    stop, hurry = threading.Event(), threading.Event()
+
+    def on_signal(_signum: int, _frame: object) -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    # Before anything slow: a signal during start-up must not kill half-way.
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    process = ServingProcess(config)
+    process.start()
+    ready(process.port, process.metrics_port)
+    while not stop.wait(1.0):
+        pass
+    logger.info("draining")
+    process.stop(wait=not hurry.is_set())

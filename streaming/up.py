@@ -1,0 +1,171 @@
+"""All roles on one machine: a supervisor that starts them, starts again what falls, and ends them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.store import write_atomically
+from streaming.config import Config
+
+logger = logging.getLogger(__name__)
+
+LIFELINE = "LEEWAY_LIFELINE_FD"
+#: Exit status that a restart cannot cure: usage or configuration.
+FATAL = 2
+
+
+def run_file(config: Config, role: str) -> Path:
+    """Return where a role says how it can be reached."""
+    return config.data_dir / "run" / f"{role}.json"
+
+
+def announce(config: Config, role: str, **facts: object) -> None:
+    """Write a role's run file."""
+    write_atomically(run_file(config, role), json.dumps({"pid": os.getpid(), **facts}).encode())
+
+
+def withdraw(config: Config, role: str) -> None:
+    """Remove a role's run file, unless another process has announced itself since."""
+    facts = whereabouts(config, role)
+    if facts is not None and facts.get("pid") == os.getpid():
+        run_file(config, role).unlink(missing_ok=True)
+
+
+def whereabouts(config: Config, role: str) -> dict[str, object] | None:
+    """Return what a role announced, or ``None`` where it does not run."""
+    try:
+        facts = json.loads(run_file(config, role).read_text())
+        os.kill(int(facts["pid"]), 0)
+    except (FileNotFoundError, ValueError, KeyError, ProcessLookupError):
+        return None
+    except PermissionError:
+        pass  # it lives, and belongs to somebody else
+    return dict(facts)
+
+
+def hold_lifeline() -> None:
+    """End this process when its supervisor is gone, however it went: the kernel closes the pipe for us."""
+    descriptor = os.environ.pop(LIFELINE, None)
+    if descriptor is None:
+        return
+
+    def watch() -> None:
+        os.read(int(descriptor), 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
+@dataclass
+class Child:
+    """One role and its process."""
+
+    role: str
+    arguments: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    failures: int = 0
+    started: float = 0.0
+    next_start: float = field(default=0.0)
+
+
+class Supervisor:
+    """Runs ``leeway ROLE`` for each role until told to stop.
+
+    A role that falls is started again after a pause that doubles up to ten seconds; one that says its
+    configuration is wrong ends everything, with its exit status.
+
+    Parameters
+    ----------
+    config_path
+        Handed to every role.
+    roles
+        In the order of their start; they are stopped in this order too, so that what serves stops first and
+        what it recorded is still joined.
+    verbose
+        Hand ``--verbose`` on.
+    """
+
+    def __init__(self, config_path: Path, roles: tuple[str, ...], *, verbose: bool = False) -> None:
+        flags = ["--verbose"] if verbose else []
+        self._children = [
+            Child(role, [sys.executable, "-m", "streaming.cli", *flags, role, "--config", str(config_path)])
+            for role in roles
+        ]
+        self._stop = threading.Event()
+        self._hurry = threading.Event()
+        self._lifeline, self._hold = os.pipe()
+        os.set_inheritable(self._lifeline, True)
+
+    def on_signal(self, _signum: int, _frame: object) -> None:
+        """Ask for the end; asked twice, pauses are left out."""
+        (self._hurry if self._stop.is_set() else self._stop).set()
+
+    def run(self, on_start: Callable[[], None] = lambda: None) -> int:
+        """Supervise until a signal, and return the exit status."""
+        signal.signal(signal.SIGTERM, self.on_signal)
+        signal.signal(signal.SIGINT, self.on_signal)
+        status = 0
+        on_start()
+        while not self._stop.is_set():
+            for child in self._children:
+                code = self._look(child)
+                if code == FATAL:
+                    status = FATAL
+                    self._stop.set()
+            self._stop.wait(0.2)
+        self._end()
+        return status
+
+    def _look(self, child: Child) -> int | None:
+        now = time.monotonic()
+        if child.process is None:
+            if now >= child.next_start:
+                self._start(child)
+            return None
+        code = child.process.poll()
+        if code is None:
+            if now - child.started > 60.0:
+                child.failures = 0
+            return None
+        child.process = None
+        pause = min(0.5 * 2**child.failures, 10.0)
+        child.failures += 1
+        child.next_start = now + pause
+        if code != FATAL:
+            logger.error("%s ended with status %d; starting it again in %.1f s", child.role, code, pause)
+        return code
+
+    def _start(self, child: Child) -> None:
+        child.started = time.monotonic()
+        child.process = subprocess.Popen(
+            child.arguments,
+            env={**os.environ, LIFELINE: str(self._lifeline)},
+            pass_fds=[self._lifeline],
+            # A Ctrl-C in the terminal goes to the supervisor alone, which ends the roles in order.
+            start_new_session=True,
+        )
+
+    def _end(self) -> None:
+        for child in self._children:
+            if child.process is None:
+                continue
+            child.process.terminate()
+            while child.process.poll() is None:
+                if self._hurry.is_set():
+                    child.process.send_signal(signal.SIGTERM)
+                    self._hurry.clear()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.process.wait(0.1)
+        os.close(self._hold)
+        os.close(self._lifeline)

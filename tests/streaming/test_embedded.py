@@ -1,0 +1,458 @@
+"""What the embedded log promises beyond the contract: crashes, full disks, damaged files, retention."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from engine.errors import LogError
+from streaming.embedded import EmbeddedLog
+from streaming.embedded_file import EXPIRE_BATCH
+from streaming.log import Message, Record, Topic, TopicPartition
+
+DECISIONS = Topic("decisions", "serving", 2, retention_ms=1_000)
+FEEDBACK = Topic("feedback", "join", 2, retention_ms=1_000)
+STATE = Topic("state", "join", 2, compacted=True)
+TOPICS = [DECISIONS, FEEDBACK, STATE]
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EmbeddedLog]:
+    with closing(EmbeddedLog(tmp_path / "log")) as log:
+        log.create(TOPICS)
+        yield log
+
+
+@contextmanager
+def process(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run Python code in a process of its own; it and its children are killed at the end if they still run."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        yield child
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def line(child: subprocess.Popen[str]) -> str:
+    assert child.stdout is not None
+    return child.stdout.readline().strip()
+
+
+def contents(log: EmbeddedLog, topic: Topic) -> list[Record]:
+    records: list[Record] = []
+    for partition in range(topic.partitions):
+        start = 0
+        while batch := log.read(topic.name, partition, start):
+            records += batch
+            start = batch[-1].offset + 1
+    return records
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    for _ in range(1_000):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not become true")
+
+
+# ---- processes
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from streaming.embedded import EmbeddedLog
+from streaming.log import Message, TopicPartition
+
+log = EmbeddedLog(Path(sys.argv[1]))
+step = int(sys.argv[2])
+while True:
+    with log.transaction("join") as transaction:
+        for part in range(3):
+            transaction.send(Message("feedback", b"%d" % (step * 3 + part), b"%d" % step, step))
+        transaction.send(Message("state", b"step", b"%d" % step, step, partition=0))
+        transaction.send(Message("state", b"gone", None if step % 2 else b"%d" % step, step, partition=0))
+        transaction.commit_offsets({TopicPartition("decisions", 0): step + 1})
+    print(step, flush=True)
+    step += 1
+"""
+
+
+def test_kill_9_keeps_every_acknowledged_transaction_whole_and_once(tmp_path: Path) -> None:
+    directory = tmp_path / "log"
+    with closing(EmbeddedLog(directory)) as log:
+        log.create(TOPICS)
+    rng = random.Random(7)
+    done = 0
+    for _ in range(10):
+        with process(WRITER, directory, done) as child:
+            for _ in range(rng.randrange(1, 30)):
+                acknowledged = int(line(child))
+            time.sleep(rng.random() * 0.005)
+            child.send_signal(signal.SIGKILL)
+        with closing(EmbeddedLog(directory)) as log:
+            records = contents(log, FEEDBACK)
+            steps = sorted(int(record.value or b"") for record in records)
+            done = steps[-1] + 1
+            assert done > acknowledged
+            assert steps == [step for step in range(done) for _ in range(3)]
+            assert len({record.key for record in records}) == 3 * done
+            state = {record.key: record.value for record in contents(log, STATE)}
+            last_even = done - 1 if done % 2 else None
+            gone = {} if last_even is None else {b"gone": b"%d" % last_even}
+            assert state == {b"step": b"%d" % (done - 1), **gone}
+            assert log.committed("join") == {TopicPartition("decisions", 0): done}
+
+
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from streaming.embedded import EmbeddedLog
+
+log = EmbeddedLog(Path(sys.argv[1]))
+consumer = log.consumer("join", ["decisions"])
+records = consumer.poll()
+if sys.argv[2] == "fork" and os.fork() == 0:
+    time.sleep(3_600)
+print(len(consumer.assignment()), len(records), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("fork", ["alone", "fork"])
+def test_a_member_takes_over_when_another_is_killed(log: EmbeddedLog, tmp_path: Path, fork: str) -> None:
+    log.append([Message("decisions", b"%d" % n, b"", n) for n in range(10)])
+    with process(HOLDER, tmp_path / "log", fork) as child:
+        assert line(child) == "2 10"
+        standby = log.consumer("join", ["decisions"])
+        assert standby.poll(timeout_s=0.05) == []
+        assert standby.assignment() == frozenset()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        # A child that the killed process had forked is still alive in one of the two cases, and holds nothing.
+        eventually(lambda: len(standby.poll()) == 10)
+    assert len(standby.assignment()) == 2
+
+
+def test_a_member_that_cannot_read_its_offsets_keeps_no_partition(log: EmbeddedLog, tmp_path: Path) -> None:
+    file = tmp_path / "log" / "archive.sqlite"
+    file.write_bytes(b"damaged")
+    consumer = log.consumer("archive", ["decisions"])
+    with pytest.raises(LogError, match=r"archive\.sqlite"):
+        consumer.poll()
+    file.unlink()
+    other = log.consumer("archive", ["decisions"])
+    other.poll()
+    assert len(other.assignment()) == 2
+
+
+def test_a_log_does_not_pass_through_a_fork(log: EmbeddedLog) -> None:
+    log.append([Message("decisions", b"k", b"", 0)])
+    read_end, write_end = os.pipe()
+    if os.fork() == 0:
+        try:
+            contents(log, DECISIONS)
+        except LogError as error:
+            os.write(write_end, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write_end)
+    with open(read_end) as pipe:
+        assert "opened before a fork; open it in the child" in pipe.read()
+    os.wait()
+    assert len(contents(log, DECISIONS)) == 1
+
+
+CREATOR = """
+import sys, time
+from pathlib import Path
+from streaming.embedded import EmbeddedLog
+from streaming.log import Message
+from tests.streaming.test_embedded import TOPICS
+
+directory, me = Path(sys.argv[1]), int(sys.argv[2])
+print("ready", flush=True)
+while not (directory / "go").exists():
+    time.sleep(0.001)
+log = EmbeddedLog(directory / "log")
+log.create(TOPICS)
+for number in range(20):
+    log.append([Message("decisions", b"%d" % me, b"%d %d" % (me, number), 0) for _ in range(2)])
+print("done", flush=True)
+"""
+
+
+def test_processes_may_create_and_append_at_once(tmp_path: Path) -> None:
+    with process(CREATOR, tmp_path, 0) as a, process(CREATOR, tmp_path, 1) as b, process(CREATOR, tmp_path, 2) as c:
+        assert [line(child) for child in (a, b, c)] == ["ready"] * 3
+        (tmp_path / "go").touch()
+        assert [line(child) for child in (a, b, c)] == ["done"] * 3
+    with closing(EmbeddedLog(tmp_path / "log")) as log:
+        records = contents(log, DECISIONS)
+        assert sum(log.ends("decisions").values()) == len(records) == 120
+        for me in range(3):
+            mine = [int((record.value or b"").split()[1]) for record in records if record.key == b"%d" % me]
+            assert mine == [number for number in range(20) for _ in range(2)]
+
+
+def test_threads_share_a_log(log: EmbeddedLog) -> None:
+    def write(me: int) -> None:
+        for number in range(20):
+            log.append([Message("decisions", b"%d" % me, b"%d" % number, 0)])
+            contents(log, DECISIONS)
+
+    threads = [threading.Thread(target=write, args=(me,)) for me in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    records = contents(log, DECISIONS)
+    assert len(records) == 80
+    for me in range(4):
+        mine = [int(record.value or b"") for record in records if record.key == b"%d" % me]
+        assert mine == list(range(20))
+
+
+def test_no_writer_waits_for_another_and_no_reader_for_any(log: EmbeddedLog, tmp_path: Path) -> None:
+    log.append([Message("decisions", b"k", b"v", 0)])
+    with closing(sqlite3.connect(tmp_path / "log" / "join.sqlite", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # the join is in the midst of a long commit
+        log.append([Message("decisions", b"k", b"v", 0)])
+        assert len(contents(log, DECISIONS)) == 2
+        assert contents(log, FEEDBACK) == []
+        other.execute("ROLLBACK")
+
+
+def test_every_partition_has_its_share_of_a_poll(log: EmbeddedLog) -> None:
+    log.append([Message("decisions", None, b"", 0, partition=0) for _ in range(500)])
+    log.append([Message("decisions", None, b"", 0, partition=1) for _ in range(20)])
+    log.append([Message("feedback", None, b"", 0, partition=1) for _ in range(60)])
+    consumer = log.consumer("join", ["decisions", "feedback"])
+    shares = Counter((record.topic, record.partition) for record in consumer.poll(max_records=100))
+    # A quarter each; what the one with 20 and the empty one leave is shared by the others.
+    assert shares == {("decisions", 0): 40, ("decisions", 1): 20, ("feedback", 1): 40}
+
+
+def test_a_busy_partition_starves_no_other_even_one_record_at_a_time(log: EmbeddedLog) -> None:
+    log.append([Message("decisions", None, b"", 0, partition=0) for _ in range(500)])
+    log.append([Message("feedback", None, b"", 0, partition=1)])
+    consumer = log.consumer("join", ["decisions", "feedback"])
+    assert "feedback" in {record.topic for _ in range(4) for record in consumer.poll(max_records=1)}
+
+
+def test_closing_ends_a_waiting_poll(log: EmbeddedLog) -> None:
+    consumer = log.consumer("join", ["decisions"])
+    thread = threading.Thread(target=lambda: consumer.poll(timeout_s=3_600.0))
+    thread.start()
+    eventually(lambda: len(consumer.assignment()) == 2)
+    consumer.close()
+    thread.join(timeout=30.0)
+    assert not thread.is_alive()
+
+
+def test_a_group_without_topics_has_a_file_once_it_commits(log: EmbeddedLog, tmp_path: Path) -> None:
+    consumer = log.consumer("archive", ["decisions"])
+    consumer.poll()
+    assert not (tmp_path / "log" / "archive.sqlite").exists()
+    consumer.commit()
+    assert log.committed("archive") == {TopicPartition("decisions", 0): 0, TopicPartition("decisions", 1): 0}
+
+
+# ---- retention and compaction
+
+
+def test_retention_deletes_old_records_and_consumers_go_on(log: EmbeddedLog) -> None:
+    log.append([Message("decisions", None, b"%d" % time_ms, time_ms, partition=0) for time_ms in range(100)])
+    consumer = log.consumer("join", ["decisions"])
+    assert len(consumer.poll(max_records=10)) == 10
+    assert log.expire(1_000) == 0
+    assert log.expire(1_040) == 40
+    assert [record.offset for record in log.read("decisions", 0)] == list(range(40, 100))
+    assert consumer.lag()[TopicPartition("decisions", 0)] == 60
+    assert consumer.poll(max_records=1)[0].offset == 40
+
+
+def test_offsets_go_on_after_everything_was_deleted(log: EmbeddedLog, tmp_path: Path) -> None:
+    log.append([Message("decisions", None, b"", 0, partition=0) for _ in range(5)])
+    assert log.expire(DAY_MS) == 5
+    log.close()
+    with closing(EmbeddedLog(tmp_path / "log")) as again:
+        assert again.ends("decisions") == {0: 5, 1: 0}
+        again.append([Message("decisions", None, b"", 0, partition=0)])
+        assert [record.offset for record in again.read("decisions", 0)] == [5]
+
+
+def test_a_record_from_the_future_does_not_keep_those_behind_it(log: EmbeddedLog) -> None:
+    times = [0, 10**15, *range(1, 50)]
+    log.append([Message("decisions", None, b"", time_ms, partition=1) for time_ms in times])
+    assert log.expire(DAY_MS) == 50
+    assert [record.timestamp_ms for record in log.read("decisions", 1)] == [10**15]
+
+
+def test_a_call_deletes_a_bounded_number(log: EmbeddedLog) -> None:
+    log.append([Message("decisions", None, b"", 0, partition=0) for _ in range(EXPIRE_BATCH + 1)])
+    assert [log.expire(DAY_MS) for _ in range(3)] == [EXPIRE_BATCH, 1, 0]
+
+
+def test_compacted_topics_do_not_expire_and_need_keys(log: EmbeddedLog) -> None:
+    log.append([Message("state", b"k", b"v", 0)])
+    assert log.expire(DAY_MS) == 0
+    assert len(contents(log, STATE)) == 1
+    with pytest.raises(LogError, match=r"'state' is compacted.*no key"):
+        log.append([Message("state", None, b"v", 0)])
+
+
+def test_retention_may_be_changed(log: EmbeddedLog, tmp_path: Path) -> None:
+    log.append([Message("decisions", b"k", b"v", 0)])
+    with closing(EmbeddedLog(tmp_path / "log")) as other:
+        other.create([Topic("decisions", "serving", 2, retention_ms=None)])
+    assert log.expire(DAY_MS) == 0
+    log.create([DECISIONS])
+    assert log.expire(DAY_MS) == 1
+
+
+# ---- disks and files
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    yield directory
+    subprocess.run(["umount", "--lazy", str(directory)], check=True)
+
+
+def test_a_full_disk_is_an_error_and_loses_nothing(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(400_000))
+    with closing(EmbeddedLog(small_disk / "log")) as log:
+        log.create(TOPICS)
+        acknowledged = 0
+
+        def step() -> None:
+            with log.transaction("join") as transaction:
+                for part in range(4):
+                    transaction.send(Message("feedback", b"%d" % part, b"%5d" % acknowledged * 500, acknowledged))
+                transaction.commit_offsets({TopicPartition("decisions", 0): acknowledged + 1})
+
+        def fill() -> None:
+            nonlocal acknowledged
+            while acknowledged < 1_000:
+                step()
+                acknowledged += 1
+
+        with pytest.raises(LogError, match=r"join\.sqlite: cannot append records: .*(free space|disk)"):
+            fill()
+        assert acknowledged > 3
+        for _ in range(3):  # it stays full, and stays readable
+            with pytest.raises(LogError):
+                step()
+            assert len(contents(log, FEEDBACK)) == 4 * acknowledged
+            assert log.committed("join") == {TopicPartition("decisions", 0): acknowledged}
+        filler.unlink()
+        step()
+        acknowledged += 1
+        assert len(contents(log, FEEDBACK)) == 4 * acknowledged
+        assert log.committed("join") == {TopicPartition("decisions", 0): acknowledged}
+
+
+def _damage_header(path: Path) -> None:
+    path.write_bytes(b"no database" * 10 + path.read_bytes()[110:])
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2 + 100])
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _foreign(path: Path) -> None:
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+
+
+def _newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 2")
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (_damage_header, "damaged"),
+        (_cut, "damaged"),
+        (_empty, "no file of Leeway's log"),
+        (_foreign, "no file of Leeway's log"),
+        (_newer, r"format 2.*format 1.*install"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_and_harms_no_other(
+    log: EmbeddedLog, tmp_path: Path, harm: Callable[[Path], None], words: str
+) -> None:
+    log.append([Message("feedback", b"%d" % n, bytes(1_000), 0) for n in range(200)])
+    log.close()
+    path = tmp_path / "log" / "join.sqlite"
+    harm(path)
+    before = path.read_bytes()
+    with closing(EmbeddedLog(tmp_path / "log")) as again:
+        with pytest.raises(LogError, match=rf"join\.sqlite: .*{words}"):
+            contents(again, FEEDBACK)
+        with pytest.raises(LogError, match=r"join\.sqlite"):
+            again.append([Message("feedback", b"k", b"v", 0)])
+        again.append([Message("decisions", b"k", b"v", 0)])
+        assert len(contents(again, DECISIONS)) == 1
+    assert path.read_bytes() == before
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LogError, match=r"file/log: cannot create the directory: Not a directory"):
+        EmbeddedLog(tmp_path / "file" / "log")
+
+
+def test_a_closed_log_says_so(log: EmbeddedLog) -> None:
+    log.close()
+    with pytest.raises(LogError, match="closed; open it again"):
+        log.append([Message("decisions", b"k", b"v", 0)])
+
+
+def test_names_become_files_and_are_checked(log: EmbeddedLog) -> None:
+    with pytest.raises(LogError, match=r"'\.\./etc' cannot name"):
+        log.create([Topic("t", "../etc", 1)])
+    with pytest.raises(LogError, match="at least 1"):
+        log.create([Topic("t", "writer", 0)])
+
+
+def test_a_crash_while_a_file_is_made_leaves_no_half_file(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "serving.draft").write_bytes(b"half of something")
+    with closing(EmbeddedLog(tmp_path / "log")) as log:
+        log.create(TOPICS)
+        assert log.ends("decisions") == {0: 0, 1: 0}

@@ -1,0 +1,583 @@
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.config import RewardConfig
+from engine.records import (
+    DEAD_LETTER_REASON_INVALID,
+    DEAD_LETTER_REASON_UNKNOWN_DECISION,
+    DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT,
+    Decision,
+    Feedback,
+    JoinAccounting,
+    Outcome,
+    PendingJoin,
+)
+from streaming.join import ACCOUNTING_PREFIX, CLOCKS_KEY, RESERVED, Effects, Joiner, Source
+
+WINDOW, GRACE = 100, 10
+POINTS = {
+    name: RewardConfig.model_validate(
+        {"window": WINDOW, "grace": GRACE, "aggregation": name, "default": -0.5, "range": (-1.0, 1.0)}
+    )
+    for name in ("first", "last", "sum", "min", "max", "mean")
+}
+End = tuple[Source, int]
+Input = Decision | Outcome | End
+
+
+def decision(point: str = "last", time_ms: int = 1_000, decision_id: str = "d") -> Decision:
+    return Decision(decision_id=decision_id, decision_point=point, time_ms=time_ms)
+
+
+def outcome(
+    value: float, time_ms: int = 1_050, outcome_id: str = "", decision_id: str = "d", point: str = ""
+) -> Outcome:
+    return Outcome(decision_id=decision_id, outcome_id=outcome_id, time_ms=time_ms, value=value, decision_point=point)
+
+
+def ends(now_ms: int) -> list[End]:
+    return [(source, now_ms) for source in Source]
+
+
+def hand_in(joiner: Joiner, item: Input) -> None:
+    if isinstance(item, Decision):
+        joiner.on_decision(item)
+    elif isinstance(item, Outcome):
+        joiner.on_outcome(item)
+    else:
+        joiner.on_end(*item)
+
+
+def feed(joiner: Joiner, *items: Input) -> Effects:
+    for item in items:
+        hand_in(joiner, item)
+    return joiner.drain()
+
+
+def books(**counts: int) -> JoinAccounting:
+    return JoinAccounting(**counts)
+
+
+def counts(joiner: Joiner, point: str) -> JoinAccounting:
+    book = joiner.accounting().get(point, JoinAccounting())
+    book.watermark_ms = 0
+    return book
+
+
+# ---- one rule at a time
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "reward", "used", "reward_time"),
+    [
+        ("first", -0.75, 1, 1_040),
+        ("last", -0.25, 3, 1_090),
+        ("sum", -1.5, 3, 1_090),
+        ("min", -0.75, 3, 1_090),
+        ("max", -0.25, 3, 1_090),  # of negative outcomes: never 0
+        ("mean", -0.5, 3, 1_090),
+    ],
+)
+def test_aggregations(aggregation: str, reward: float, used: int, reward_time: int) -> None:
+    joiner = Joiner(POINTS)
+    outcomes = [outcome(-0.75, 1_040), outcome(-0.25, 1_090), outcome(-0.5, 1_060)]
+    (feedback,) = feed(joiner, decision(aggregation), *outcomes, *ends(1_110)).feedback
+    assert feedback == Feedback(
+        decision=decision(aggregation), reward=reward, defaulted=False, outcomes=used, reward_time_ms=reward_time
+    )
+    assert counts(joiner, aggregation) == books(decisions=1, feedback=1, surplus_outcomes=3 - used)
+
+
+def test_last_of_equal_times_is_the_later_in_the_log() -> None:
+    effects = feed(Joiner(POINTS), decision(), outcome(0.1, outcome_id="a"), outcome(0.2, outcome_id="b"), *ends(2_000))
+    assert [f.reward for f in effects.feedback] == [0.2]
+
+
+def test_mean_stays_within_the_range() -> None:
+    points = {"mean": RewardConfig(window=WINDOW, grace=0, aggregation="mean", range=(0.0, 0.1))}
+    inputs = [outcome(0.1, outcome_id=str(n)) for n in range(3)]  # their rounded mean is above 0.1
+    assert math.fsum([0.1] * 3) / 3 > 0.1
+    assert [f.reward for f in feed(Joiner(points), decision("mean"), *inputs, *ends(2_000)).feedback] == [0.1]
+
+
+def test_first_answers_when_the_window_closes_with_the_first_in_the_log() -> None:
+    joiner = Joiner(POINTS)
+    assert feed(joiner, decision("first"), outcome(0.5, 1_030), outcome(0.7, 1_010), *ends(1_109)).feedback == []
+    (feedback,) = feed(joiner, *ends(1_110)).feedback
+    assert (feedback.reward, feedback.reward_time_ms, feedback.outcomes) == (0.5, 1_030, 1)
+    assert counts(joiner, "first") == books(decisions=1, feedback=1, surplus_outcomes=1)
+
+
+def test_feedback_comes_in_the_order_of_the_decisions_whatever_their_outcomes() -> None:
+    """A stream that began with those that have an outcome would look like a change of the reward."""
+    joiner = Joiner({"first": RewardConfig(window=WINDOW, grace=GRACE, aggregation="first")})
+    made = [decision("first", 1_000 + n, f"d{n}") for n in range(6)]
+    reported = [outcome(1.0, 1_010, decision_id=f"d{n}") for n in (4, 1)]
+    effects = feed(joiner, *made, *reported, *ends(3_000))
+    assert [f.decision.decision_id for f in effects.feedback] == [f"d{n}" for n in range(6)]
+
+
+def test_the_default_comes_once_when_the_window_and_its_grace_are_over() -> None:
+    joiner = Joiner(POINTS)
+    assert not feed(joiner, decision(), *ends(1_109)).feedback
+    assert counts(joiner, "last") == books(decisions=1, pending=1)
+    (feedback,) = feed(joiner, *ends(1_110)).feedback
+    assert feedback == Feedback(decision=decision(), reward=-0.5, defaulted=True, reward_time_ms=1_100)
+    assert feed(joiner, *ends(10**9)).feedback == []
+    assert counts(joiner, "last") == books(decisions=1, feedback=1, defaulted=1)
+
+
+def test_the_window_ends_inclusive() -> None:
+    joiner = Joiner(POINTS)
+    effects = feed(joiner, decision(), outcome(0.25, 1_100), outcome(0.75, 1_101), *ends(2_000))
+    assert [f.reward for f in effects.feedback] == [0.25]
+    assert [o.value for o in effects.late] == [0.75]
+
+
+def test_an_outcome_may_be_earlier_than_its_decision() -> None:
+    effects = feed(Joiner(POINTS), decision(), outcome(0.25, -5), *ends(2_000))
+    assert [(f.reward, f.reward_time_ms) for f in effects.feedback] == [(0.25, -5)]
+
+
+def test_an_outcome_may_come_before_its_decision() -> None:
+    joiner = Joiner(POINTS)
+    assert not feed(joiner, outcome(0.25), outcome(0.5, 1_060), outcome(0.25)).feedback
+    effects = feed(joiner, decision(), *ends(2_000))
+    assert [(f.reward, f.outcomes) for f in effects.feedback] == [(0.5, 2)]
+    assert counts(joiner, "last") == books(decisions=1, feedback=1)
+    assert counts(joiner, "") == books(duplicate_outcomes=1)  # its point was not known yet
+
+
+def test_outcomes_that_waited_all_count_though_the_first_ends_the_window() -> None:
+    points = {"sum": RewardConfig(window=WINDOW, grace=0, aggregation="sum")}
+    joiner = Joiner(points)
+    feed(joiner, (Source.DECISIONS, 5_000), outcome(1.0, 1_100, "a"), outcome(2.0, 1_100, "b"))
+    assert [f.reward for f in feed(joiner, decision("sum")).feedback] == [3.0]
+
+
+def test_a_slow_client_clock_loses_nothing_to_reading_order() -> None:
+    joiner = Joiner(POINTS)
+    feed(joiner, *ends(1_000_000))
+    assert not feed(joiner, outcome(0.25, 10), *ends(1_000_100)).rejected
+    effects = feed(joiner, decision(time_ms=1_000_050), *ends(2_000_000))
+    assert [f.reward for f in effects.feedback] == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("point", "deadline"), [("short", 1_050 + 5), ("", 1_050 + WINDOW + GRACE), ("?", 1_050 + WINDOW + GRACE)]
+)
+def test_an_outcome_without_decision_goes_to_dead_letters_when_its_window_has_closed(point: str, deadline: int) -> None:
+    joiner = Joiner({**POINTS, "short": RewardConfig(window=5, grace=0)})
+    lone = outcome(0.25, 1_050, point=point)
+    assert not feed(joiner, lone, *ends(deadline - 1)).rejected
+    (rejected,) = feed(joiner, *ends(deadline)).rejected
+    assert rejected.reason == DEAD_LETTER_REASON_UNKNOWN_DECISION
+    assert rejected.record is lone
+    assert "'d'" in rejected.detail
+    assert counts(joiner, point if point == "short" else "") == books(dead_letters=1)
+
+
+def test_duplicates_count_once() -> None:
+    joiner = Joiner(POINTS)
+    same_id = [outcome(0.25, 1_010, "a"), outcome(0.5, 1_020, "a")]
+    same_content = [outcome(0.125, 1_030), outcome(0.125, 1_030)]
+    effects = feed(joiner, decision("sum"), *same_id, decision("sum", 1_001), *same_content, *ends(1_110))
+    assert [(f.reward, f.decision.time_ms) for f in effects.feedback] == [(0.375, 1_000)]
+    feed(joiner, decision("sum"), *same_id, *same_content)  # and they are known when the window is closed
+    assert counts(joiner, "sum") == books(decisions=1, feedback=1, duplicate_decisions=2, duplicate_outcomes=6)
+
+
+def test_minus_zero_is_zero() -> None:
+    joiner = Joiner(POINTS)
+    feed(joiner, decision(), outcome(0.0), outcome(-0.0))
+    assert counts(joiner, "last").duplicate_outcomes == 1
+
+
+def test_a_late_outcome_is_kept_and_its_copy_is_a_duplicate() -> None:
+    joiner = Joiner(POINTS)
+    effects = feed(joiner, decision(), *ends(1_110), outcome(0.25), outcome(0.25))
+    assert effects.late == [outcome(0.25)]
+    assert counts(joiner, "last") == books(decisions=1, feedback=1, defaulted=1, late_outcomes=1, duplicate_outcomes=1)
+
+
+def test_a_closed_decision_is_forgotten_in_the_end() -> None:
+    joiner = Joiner(POINTS)
+    assert feed(joiner, decision(), *ends(5_000)).changes[b"d"] is not None
+    assert not feed(joiner, *ends(5_000 + WINDOW + GRACE - 1))
+    feed(joiner, *ends(5_000 + WINDOW + GRACE), decision(time_ms=9_000, decision_id="other"))
+    feed(joiner, outcome(0.5))  # nobody knows it any more
+    assert [r.reason for r in feed(joiner, *ends(6_000)).rejected] == [DEAD_LETTER_REASON_UNKNOWN_DECISION]
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (outcome(math.nan), "nan"),
+        (outcome(math.inf), "inf"),
+        (outcome(-1e101), "1e"),
+        (outcome(1.5), r"1\.5 .*\[-1\.0, 1\.0\]"),
+        (outcome(0.5, 2**60), str(2**60)),
+        (outcome(0.5, decision_id=""), "decision_id"),
+        (decision(decision_id=""), "decision_id"),
+        (decision(time_ms=-(2**62), decision_id="x"), str(-(2**62))),
+    ],
+)
+def test_what_cannot_be_right_goes_to_dead_letters(bad: Decision | Outcome, words: str) -> None:
+    joiner = Joiner(POINTS)
+    effects = feed(joiner, decision(), bad, *ends(2_000))
+    (rejected,) = effects.rejected
+    assert (rejected.reason, rejected.record) == (DEAD_LETTER_REASON_INVALID, bad)
+    assert re.search(words, rejected.detail)
+    assert [f.defaulted for f in effects.feedback] == [True]
+    assert sum(book.dead_letters for book in joiner.accounting().values()) == 1
+
+
+def test_a_sum_may_leave_the_range() -> None:
+    effects = feed(Joiner(POINTS), decision("sum"), outcome(7.0), outcome(5.0), *ends(2_000))
+    assert [f.reward for f in effects.feedback] == [12.0]
+
+
+def test_a_value_out_of_range_is_found_when_the_decision_comes() -> None:
+    joiner = Joiner(POINTS)
+    effects = feed(joiner, outcome(3.0), decision(), *ends(2_000))
+    assert [r.reason for r in effects.rejected] == [DEAD_LETTER_REASON_INVALID]
+    assert [f.defaulted for f in effects.feedback] == [True]
+
+
+def test_a_decision_of_an_unknown_point_goes_to_dead_letters() -> None:
+    joiner = Joiner(POINTS)
+    (rejected,) = feed(joiner, decision("nowhere")).rejected
+    assert rejected.reason == DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT
+    assert "'nowhere'" in rejected.detail
+    assert "first, last, max" in rejected.detail
+    assert counts(joiner, "") == books(dead_letters=1)
+
+
+# ---- the clock
+
+
+def test_event_time_closes_windows_without_any_idle_topic() -> None:
+    joiner = Joiner(POINTS)
+    others: list[Input] = [decision(time_ms=1_200, decision_id="e"), outcome(0.5, 1_109, decision_id="e")]
+    assert not feed(joiner, decision(), *others).feedback
+    assert [f.decision.decision_id for f in feed(joiner, outcome(0.5, 1_110, decision_id="e")).feedback] == ["d"]
+
+
+def test_an_idle_topic_of_outcomes_does_not_hold_up_the_other() -> None:
+    joiner = Joiner(POINTS)
+    assert not feed(joiner, decision(), decision(time_ms=1_110, decision_id="e")).feedback
+    assert len(feed(joiner, (Source.OUTCOMES, 1_500)).feedback) == 1
+
+
+def test_an_outcome_that_does_not_count_moves_no_clock() -> None:
+    joiner = Joiner(POINTS)
+    absurd = [outcome(0.5, 10**12, decision_id="e"), outcome(0.5, 10**12, decision_id="nobody")]
+    feed(joiner, decision(), decision(time_ms=10_000, decision_id="e"), *absurd)
+    effects = feed(joiner, outcome(0.25), *ends(10_000))
+    assert [f.reward for f in effects.feedback] == [0.25]
+
+
+# ---- state
+
+
+def test_reserved_keys_are_no_decision_ids() -> None:
+    with pytest.raises(UnicodeDecodeError):
+        RESERVED.decode()
+
+
+def test_changes_end_with_the_clocks_and_all_books() -> None:
+    joiner = Joiner(POINTS)
+    feed(joiner, decision("sum", decision_id="x"), decision("min", decision_id="y"))
+    keys = list(feed(joiner, decision("max", decision_id="z")).changes)
+    assert keys == [b"z", CLOCKS_KEY, *(ACCOUNTING_PREFIX + point for point in (b"sum", b"min", b"max"))]
+
+
+def test_an_idle_clock_alone_is_nothing_to_write() -> None:
+    joiner = Joiner(POINTS)
+    feed(joiner, decision())
+    assert not feed(joiner, *ends(1_050))
+
+
+def test_a_closed_entry_keeps_neither_decision_nor_outcomes() -> None:
+    joiner = Joiner(POINTS)
+    effects = feed(joiner, decision(), outcome(0.5, outcome_id="a"), *ends(1_110))
+    state = PendingJoin.FromString(effects.changes[b"d"] or b"")
+    assert state == PendingJoin(closed=True, due_ms=1_110 + WINDOW + GRACE, outcome_ids=["a"], decision_point="last")
+
+
+def restored(changelog: dict[bytes, bytes | None], points: dict[str, RewardConfig]) -> Joiner:
+    joiner = Joiner(points)
+    for key, value in changelog.items():
+        joiner.restore(key, value)
+    return joiner
+
+
+def test_a_point_that_is_no_longer_configured_stays_pending_until_it_is_again() -> None:
+    changelog = feed(Joiner(POINTS), decision("sum"), outcome(0.5)).changes
+    without = restored(changelog, {"last": POINTS["last"]})
+    effects = feed(without, outcome(0.75, 1_060), *ends(9_000))
+    assert [r.reason for r in effects.rejected] == [DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT]
+    assert effects.feedback == []
+    assert counts(without, "sum") == books(decisions=1, pending=1, dead_letters=1)
+    again = restored({**changelog, **effects.changes}, POINTS)
+    assert [f.reward for f in feed(again, *ends(9_001)).feedback] == [0.5]
+    assert counts(again, "sum") == books(decisions=1, feedback=1, dead_letters=1)
+
+
+# ---- any order of anything, against a slow reference written from the rules
+
+
+@dataclass
+class Known:
+    """All that the reference knows of one decision id: nothing is derived, everything is looked up again."""
+
+    decision: Decision | None = None
+    deadline: int = 0  # waiting: when the outcomes are given up
+    counted: list[Outcome] = field(default_factory=list)
+    copies_of: list[Outcome] = field(default_factory=list)  # every outcome that was taken, in any way
+    closed_at: int | None = None
+
+
+class Reference:
+    """The join by full scans: after each input every id is looked at, and the clock is computed from all of history."""
+
+    def __init__(self, points: dict[str, RewardConfig]) -> None:
+        self.points = points
+        self.known: dict[str, Known] = {}
+        self.times: dict[Source, list[int]] = {source: [] for source in Source}
+        self.feedback: list[tuple[str, float, bool, int, int]] = []
+        self.accepted: list[str] = []
+        self.late: list[Outcome] = []
+        self.rejected: list[tuple[int, str]] = []
+        self.tally: Counter[str] = Counter()
+
+    def now(self) -> float:
+        return min(max(times, default=-math.inf) for times in self.times.values())
+
+    def take(self, item: Input) -> None:
+        if isinstance(item, Decision):
+            self.decide(item)
+        elif isinstance(item, Outcome):
+            self.report(item)
+        else:
+            self.times[item[0]].append(item[1])
+        again = True
+        while again:
+            due = sorted((self.due(known), key) for key, known in self.known.items())
+            again = bool(due) and due[0][0] <= self.now()
+            if again:
+                self.close(due[0][1])
+
+    def span(self, point: str) -> int:
+        return self.points[point].window + self.points[point].grace
+
+    def due(self, known: Known) -> float:
+        if known.decision is None:
+            return known.deadline
+        span = self.span(known.decision.decision_point)
+        return known.decision.time_ms + span if known.closed_at is None else known.closed_at + span
+
+    def decide(self, item: Decision) -> None:
+        if item.decision_point not in self.points:
+            self.rejected.append((DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT, item.decision_id))
+            return
+        known = self.known.get(item.decision_id, Known())
+        if known.decision is not None:
+            self.tally["duplicate_decisions"] += 1
+            return
+        waiting = known.copies_of
+        self.known[item.decision_id] = Known(decision=item)
+        self.accepted.append(item.decision_id)
+        for outcome in waiting:
+            self.judge(self.known[item.decision_id], outcome)
+        self.times[Source.DECISIONS].append(item.time_ms)
+
+    def report(self, item: Outcome) -> None:
+        if not math.isfinite(item.value):
+            self.rejected.append((DEAD_LETTER_REASON_INVALID, item.decision_id))
+            return
+        if item.decision_id not in self.known:
+            patience = (
+                self.span(item.decision_point)
+                if item.decision_point in self.points
+                else max(map(self.span, self.points))
+            )
+            self.known[item.decision_id] = Known(deadline=int(max(item.time_ms, self.now()) + patience))
+        known = self.known[item.decision_id]
+        if any(self.same(item, other) for other in known.copies_of):
+            self.tally["duplicate_outcomes"] += 1
+        elif known.decision is None:
+            known.copies_of.append(item)
+        else:
+            self.judge(known, item)
+
+    @staticmethod
+    def same(one: Outcome, other: Outcome) -> bool:
+        if one.outcome_id or other.outcome_id:
+            return one.outcome_id == other.outcome_id
+        return (one.time_ms, one.value) == (other.time_ms, other.value)
+
+    def judge(self, known: Known, item: Outcome) -> None:
+        assert known.decision is not None
+        config = self.points[known.decision.decision_point]
+        if config.aggregation != "sum" and not config.range[0] <= item.value <= config.range[1]:
+            self.rejected.append((DEAD_LETTER_REASON_INVALID, item.decision_id))
+            return
+        known.copies_of.append(item)
+        if known.closed_at is not None or item.time_ms > known.decision.time_ms + config.window:
+            self.late.append(item)
+        elif config.aggregation == "first" and known.counted:
+            self.tally["surplus_outcomes"] += 1
+        else:
+            known.counted.append(item)
+            self.times[Source.OUTCOMES].append(item.time_ms)
+
+    def answer(self, known: Known) -> None:
+        assert known.decision is not None
+        config = self.points[known.decision.decision_point]
+        values = [item.value for item in known.counted]
+        times = [item.time_ms for item in known.counted]
+        reward = config.default
+        if values:
+            latest = [item.value for item in known.counted if item.time_ms == max(times)][-1]
+            reward = {
+                "first": values[0],
+                "last": latest,
+                "sum": math.fsum(values),
+                "min": min(values),
+                "max": max(values),
+                "mean": math.fsum(values) / len(values),
+            }[config.aggregation]
+        end = max(times) if times else known.decision.time_ms + config.window
+        self.feedback.append((known.decision.decision_id, reward, not values, len(values), end))
+
+    def close(self, key: str) -> None:
+        known = self.known[key]
+        if known.decision is None:
+            self.rejected += [(DEAD_LETTER_REASON_UNKNOWN_DECISION, key) for _ in known.copies_of]
+        if known.decision is None or known.closed_at is not None:
+            del self.known[key]
+            return
+        self.answer(known)
+        known.closed_at = int(self.now())
+
+
+RANDOM_POINTS = {
+    name: RewardConfig(
+        window=20 + 7 * index, grace=index % 3, aggregation=config.aggregation, default=0.25, range=(-1.0, 1.0)
+    )
+    for index, (name, config) in enumerate(POINTS.items())
+}
+ids = st.sampled_from(["a", "b", "c", "é"])
+times = st.integers(-5, 120)
+inputs = st.lists(
+    st.one_of(
+        st.builds(decision, st.sampled_from([*RANDOM_POINTS, "nowhere"]), times, ids),
+        st.builds(
+            outcome,
+            st.sampled_from([-1.0, -0.5, -0.0, 0.0, 0.125, 1.0, 2.5, math.nan, math.inf]),
+            times,
+            st.sampled_from(["", "", "x", "y"]),
+            ids,
+            st.sampled_from(["", "first", "mean", "nowhere"]),
+        ),
+        st.tuples(st.sampled_from(Source), times),
+    ),
+    max_size=60,
+)
+
+
+def total(joiner: Joiner) -> Counter[str]:
+    tally: Counter[str] = Counter()
+    for book in joiner.accounting().values():
+        tally.update({descriptor.name: value for descriptor, value in book.ListFields()})
+    del tally["watermark_ms"]
+    return +tally
+
+
+def as_tuple(feedback: Feedback) -> tuple[str, float, bool, int, int]:
+    return (
+        feedback.decision.decision_id,
+        feedback.reward,
+        feedback.defaulted,
+        feedback.outcomes,
+        feedback.reward_time_ms,
+    )
+
+
+@settings(max_examples=400, deadline=None)
+@given(inputs)
+def test_it_equals_the_reference_and_conserves_decisions(items: list[Input]) -> None:
+    joiner, reference = Joiner(RANDOM_POINTS), Reference(RANDOM_POINTS)
+    feedback, late, rejected = [], [], []
+    state: dict[bytes, bytes | None] = {}
+    for item in [*items, *ends(10**6), *ends(2 * 10**6)]:
+        effects = feed(joiner, item)
+        reference.take(item)
+        feedback += [as_tuple(f) for f in effects.feedback]
+        late += effects.late
+        rejected += [(r.reason, r.record.decision_id) for r in effects.rejected]
+        _collect(Effects(), effects, state)
+        for point, book in joiner.accounting().items():
+            assert book.decisions == book.feedback + book.pending, point
+        assert feedback == reference.feedback
+    assert late == reference.late
+    assert rejected == reference.rejected
+    assert Counter(f[0] for f in feedback) == Counter(reference.accepted)
+    expected = reference.tally + Counter(
+        decisions=len(reference.accepted),
+        feedback=len(feedback),
+        defaulted=sum(f[2] for f in feedback),
+        late_outcomes=len(late),
+        dead_letters=len(rejected),
+    )
+    assert total(joiner) == expected
+    assert all(key.startswith(RESERVED) for key in state)  # nothing is remembered for ever
+
+
+@settings(max_examples=150, deadline=None)
+@given(inputs, st.data())
+def test_where_it_is_cut_and_restarted_changes_nothing(items: list[Input], data: st.DataObject) -> None:
+    items += ends(10**6)
+    whole, parts = feed(Joiner(RANDOM_POINTS), *items), Effects()
+    whole_log: dict[bytes, bytes | None] = {}
+    changelog: dict[bytes, bytes | None] = {}
+    idle: dict[Source, int] = {}
+    joiner = Joiner(RANDOM_POINTS)
+    for item in items:
+        hand_in(joiner, item)
+        if isinstance(item, tuple):
+            idle[item[0]] = max(item[1], idle.get(item[0], item[1]))
+        if data.draw(st.booleans()):
+            _collect(parts, joiner.drain(), changelog)
+        if data.draw(st.booleans()):
+            _collect(parts, joiner.drain(), changelog)
+            joiner = restored(changelog, RANDOM_POINTS)
+            for source, now_ms in idle.items():  # an idle topic is found idle again
+                joiner.on_end(source, now_ms)
+    _collect(parts, joiner.drain(), changelog)
+    _collect(Effects(), whole, whole_log)
+    assert parts.feedback == whole.feedback
+    assert parts.late == whole.late
+    assert repr(parts.rejected) == repr(whole.rejected)  # NaN is not equal to itself
+    for log in (changelog, whole_log):
+        log.pop(CLOCKS_KEY, None)  # an idle clock alone is not written
+    assert changelog == whole_log
+
+
+def _collect(into: Effects, effects: Effects, changelog: dict[bytes, bytes | None]) -> None:
+    into.feedback += effects.feedback
+    into.late += effects.late
+    into.rejected += effects.rejected
+    for key, value in effects.changes.items():
+        changelog.pop(key, None)
+        if value is not None:
+            changelog[key] = value

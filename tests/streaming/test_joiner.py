@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from engine.config import RewardConfig
+from engine.errors import LogError
+from engine.records import (
+    DEAD_LETTER_REASON_INVALID,
+    DEAD_LETTER_REASON_UNKNOWN_DECISION,
+    DEAD_LETTER_REASON_UNREADABLE,
+    DeadLetter,
+    Decision,
+    Feedback,
+    JoinAccounting,
+    Outcome,
+)
+from streaming.embedded import EmbeddedLog
+from streaming.joiner import JoinerRole, read_accounting
+from streaming.log import Message, Record, TopicPartition
+from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, JOIN, JOIN_STATE, LATE, OUTCOMES, topics
+
+PARTITIONS = 3
+POINTS = {
+    "page": RewardConfig(window=1_000, grace=100, aggregation="sum", default=0.0),
+    "mail": RewardConfig(window=5_000, grace=0, aggregation="first", default=0.25),
+}
+
+
+class Clock:
+    """Time that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_ms = 0
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[EmbeddedLog]:
+    with closing(EmbeddedLog(tmp_path / "log", fsync=False)) as log:
+        log.create(topics(PARTITIONS, 10**12))
+        yield log
+
+
+@pytest.fixture
+def role(log: EmbeddedLog, clock: Clock) -> JoinerRole:
+    return JoinerRole(log, POINTS, clock)
+
+
+def decision(name: str, time_ms: int, point: str = "page") -> Decision:
+    return Decision(decision_id=name, decision_point=point, time_ms=time_ms)
+
+
+def outcome(name: str, time_ms: int, value: float, outcome_id: str = "") -> Outcome:
+    return Outcome(decision_id=name, time_ms=time_ms, value=value, outcome_id=outcome_id)
+
+
+def append(log: EmbeddedLog, *records: Decision | Outcome) -> None:
+    log.append(
+        [
+            Message(
+                DECISIONS if isinstance(r, Decision) else OUTCOMES,
+                r.decision_id.encode(),
+                r.SerializeToString(),
+                r.time_ms,
+            )
+            for r in records
+        ]
+    )
+
+
+def contents(log: EmbeddedLog, topic: str) -> list[Record]:
+    return [record for partition in log.ends(topic) for record in log.read(topic, partition, max_records=100_000)]
+
+
+def feedback_of(log: EmbeddedLog) -> dict[str, tuple[float, bool]]:
+    found = [Feedback.FromString(record.value or b"") for record in contents(log, FEEDBACK)]
+    assert len({f.decision.decision_id for f in found}) == len(found)
+    return {f.decision.decision_id: (f.reward, f.defaulted) for f in found}
+
+
+def letters_of(log: EmbeddedLog) -> list[DeadLetter]:
+    return [DeadLetter.FromString(record.value or b"") for record in contents(log, DEAD_LETTERS)]
+
+
+def settle(role: JoinerRole) -> None:
+    while role.step():
+        pass
+
+
+def without_time(accounting: dict[str, JoinAccounting]) -> dict[str, JoinAccounting]:
+    for book in accounting.values():
+        book.ClearField("watermark_ms")
+    return accounting
+
+
+def test_decisions_are_joined_with_their_outcomes(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
+    append(log, decision("a", 100), decision("b", 110), decision("c", 120, "mail"))
+    append(log, outcome("a", 200, 1.0), outcome("a", 300, 0.5), outcome("c", 250, 0.75))
+    assert role.step() == 6
+    assert feedback_of(log) == {}
+    clock.now_ms = 1_300
+    assert role.step() == 0
+    assert feedback_of(log) == {"a": (1.5, False), "b": (0.0, True)}
+    clock.now_ms = 5_200
+    assert role.step() == 0
+    assert feedback_of(log) == {"a": (1.5, False), "b": (0.0, True), "c": (0.75, False)}
+    assert without_time(read_accounting(log)) == {
+        "page": JoinAccounting(decisions=2, feedback=2, defaulted=1),
+        "mail": JoinAccounting(decisions=1, feedback=1),
+    }
+
+
+def test_feedback_lies_where_its_decision_lies_with_its_time(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
+    append(log, *(decision(f"d{n}", n) for n in range(30)))
+    clock.now_ms = 10_000
+    settle(role)
+    where = {record.key: (record.partition, record.timestamp_ms) for record in contents(log, DECISIONS)}
+    assert {record.key: (record.partition, record.timestamp_ms) for record in contents(log, FEEDBACK)} == where
+    assert len({partition for partition, _ in where.values()}) == PARTITIONS
+
+
+def test_an_idle_topic_of_outcomes_holds_nothing_up(log: EmbeddedLog, clock: Clock) -> None:
+    role = JoinerRole(log, POINTS, clock, batch=1)  # decisions are never read to their end
+    append(log, *(decision(f"d{n}", n * 1_000) for n in range(30)))
+    clock.now_ms = 30_000
+    for _ in range(29):
+        assert role.step() == 1
+    assert len(feedback_of(log)) > 15
+
+
+def test_a_late_outcome_is_kept(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
+    append(log, decision("a", 0))
+    clock.now_ms = 1_100
+    role.step()
+    append(log, outcome("a", 500, 1.0))
+    role.step()
+    assert [Outcome.FromString(record.value or b"") for record in contents(log, LATE)] == [outcome("a", 500, 1.0)]
+    assert feedback_of(log) == {"a": (0.0, True)}
+    assert read_accounting(log)["page"].late_outcomes == 1
+
+
+def test_poison_goes_to_dead_letters_as_it_came_and_stops_nothing(
+    log: EmbeddedLog, role: JoinerRole, clock: Clock
+) -> None:
+    poison: Sequence[Message] = [
+        Message(DECISIONS, b"a", b"\xff\xff\xff", 7, partition=0),
+        Message(OUTCOMES, b"a", None, 8, partition=0),
+        Message(OUTCOMES, None, outcome("a", 9, float("nan")).SerializeToString(), 9, partition=0),
+        Message(OUTCOMES, b"", b"", 10, partition=0),
+    ]
+    log.append([*poison, Message(DECISIONS, b"a", decision("a", 0).SerializeToString(), 0, partition=0)])
+    assert role.step() == 5
+    letters = letters_of(log)
+    assert sorted((x.topic, x.partition, x.offset, x.timestamp_ms, x.key, x.value, x.reason) for x in letters) == [
+        (DECISIONS, 0, 0, 7, b"a", b"\xff\xff\xff", DEAD_LETTER_REASON_UNREADABLE),
+        (OUTCOMES, 0, 0, 8, b"a", b"", DEAD_LETTER_REASON_UNREADABLE),
+        (OUTCOMES, 0, 1, 9, b"", poison[2].value, DEAD_LETTER_REASON_INVALID),
+        (OUTCOMES, 0, 2, 10, b"", b"", DEAD_LETTER_REASON_INVALID),
+    ]
+    assert all(letter.detail for letter in letters)
+    clock.now_ms = 2_000
+    role.step()
+    assert feedback_of(log) == {"a": (0.0, True)}
+    assert sum(book.dead_letters for book in read_accounting(log).values()) == 4
+
+
+def test_an_outcome_that_waited_in_vain_is_kept(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
+    lone = outcome("nobody", 50, 1.0)
+    append(log, lone)
+    role.step()
+    assert letters_of(log) == []
+    clock.now_ms = 5_050  # the longest window
+    role.step()
+    (letter,) = letters_of(log)
+    assert (letter.reason, letter.topic, letter.offset) == (DEAD_LETTER_REASON_UNKNOWN_DECISION, OUTCOMES, -1)
+    assert (letter.key, letter.value) == (b"nobody", lone.SerializeToString())
+
+
+def test_nothing_is_written_when_nothing_happens(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
+    append(log, decision("a", 0))
+    role.step()
+    ends = log.ends(JOIN_STATE)
+    for clock.now_ms in range(0, 1_000, 50):
+        role.step()
+    assert log.ends(JOIN_STATE) == ends
+    assert role.lag() == {TopicPartition(t, n): 0 for t in (DECISIONS, OUTCOMES) for n in range(PARTITIONS)}
+
+
+def test_the_changelog_is_empty_in_the_end(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
+    append(log, *(decision(f"d{n}", n) for n in range(50)))
+    append(log, *(outcome(f"d{n}", n, 1.0) for n in range(60)))
+    for clock.now_ms in (0, 10_000, 20_000, 30_000):
+        settle(role)
+    assert all((record.key or b"").startswith(b"\xff") for record in contents(log, JOIN_STATE))
+    assert read_accounting(log)[""].dead_letters == 10
+
+
+class Faulty(EmbeddedLog):
+    """A log whose next write fails, before or after it took effect, or whose next read does."""
+
+    fault = ""
+
+    def write(self, writer, messages, offsets):  # type: ignore[no-untyped-def]
+        fault, self.fault = self.fault, ""
+        if fault == "before":
+            raise LogError("the disk is full")
+        super().write(writer, messages, offsets)
+        if fault == "after":
+            raise LogError("the answer was lost")
+
+    def remaining(self, partition: TopicPartition, start: int) -> int:
+        if self.fault == "read":
+            self.fault = ""
+            raise LogError("the disk refused")
+        return super().remaining(partition, start)
+
+
+def script(seed: int, count: int) -> list[Decision | Outcome]:
+    """Decisions and their outcomes, of which some are lost, sent twice, late, early or for nobody."""
+    rng = random.Random(seed)
+    timed: list[tuple[float, Decision | Outcome]] = []
+    for number in range(count):
+        time_ms = number * 20
+        made = decision(f"d{number}", time_ms, rng.choice(["page", "mail"]))
+        timed.append((time_ms + rng.random() * 90, made))
+        if rng.random() < 0.05:
+            timed.append((time_ms + 100, made))
+        for index in range(rng.choice([0, 1, 1, 2])):
+            happened = time_ms + rng.randrange(0, 1_200)
+            told = outcome(
+                f"d{number}" if rng.random() < 0.97 else f"x{number}",
+                happened,
+                rng.choice([0.0, 0.5, 1.0]),
+                f"o{index}",
+            )
+            timed += [(happened + rng.random() * 90, told)] * rng.choice([1, 1, 1, 2])
+    return [record for _, record in sorted(timed, key=lambda item: item[0])]
+
+
+def result(log: EmbeddedLog) -> tuple[dict[str, tuple[float, bool]], Counter[str], Counter[int]]:
+    """Feedback, the sums of the accounting over all points, and dead letters by reason.
+
+    The sums, because a duplicate that is read before its decision belongs to no decision point yet, and in which
+    order two topics are read is not promised.
+    """
+    sums: Counter[str] = Counter()
+    for book in without_time(read_accounting(log)).values():
+        sums.update({descriptor.name: value for descriptor, value in book.ListFields()})
+    return feedback_of(log), sums, Counter(letter.reason for letter in letters_of(log))
+
+
+@pytest.mark.parametrize("fault", ["before", "after", "read", "restart"])
+def test_faults_and_restarts_change_nothing(tmp_path: Path, fault: str) -> None:
+    records = script(11, 400)
+    results = []
+    for name in ("sound", fault):
+        clock, rng = Clock(), random.Random(3)
+        with closing(Faulty(tmp_path / name, fsync=False)) as log:
+            log.create(topics(PARTITIONS, 10**12))
+            role = JoinerRole(log, POINTS, clock, batch=50)
+            faults = 0
+            for start in range(0, len(records), 20):
+                append(log, *records[start : start + 20])
+                clock.now_ms = max(clock.now_ms, *(record.time_ms for record in records[start : start + 20]))
+                again = True
+                while again:
+                    if name == "restart" and rng.random() < 0.3:
+                        role.close()  # what it had not committed is gone with it
+                        role = JoinerRole(log, POINTS, clock, batch=50)
+                        faults += 1
+                    elif name != "sound" and rng.random() < 0.3:
+                        log.fault = fault
+                    try:
+                        again = role.step() > 0
+                    except LogError:
+                        faults += 1
+                log.fault = ""
+                for book in read_accounting(log).values():
+                    assert book.decisions == book.feedback + book.pending
+                assert without_time(role.accounting()) == without_time(read_accounting(log))
+            for _ in range(3):
+                clock.now_ms += 10_000
+                settle(role)
+            results.append(result(log))
+            assert faults == 0 if name == "sound" else faults > 5
+    assert results[0] == results[1]
+    feedback, sums, _ = results[0]
+    assert len(feedback) == sums["decisions"] == 400
+    assert (
+        min(sums[name] for name in ("late_outcomes", "duplicate_outcomes", "duplicate_decisions", "dead_letters")) > 5
+    )
+    assert sums["pending"] == 0
+
+
+def test_another_member_goes_on_where_one_was_killed(log: EmbeddedLog, tmp_path: Path, clock: Clock) -> None:
+    first = JoinerRole(log, POINTS, clock)
+    append(log, decision("a", 0), outcome("a", 10, 0.5), decision("b", 20))
+    first.step()
+    with closing(EmbeddedLog(tmp_path / "log", fsync=False)) as elsewhere:
+        second = JoinerRole(elsewhere, POINTS, clock)
+        clock.now_ms = 5_000
+        assert second.step() == 0
+        assert feedback_of(log) == {}  # it stands by: the windows are not its own
+        first.close()
+        append(log, outcome("b", 30, 1.0))
+        second.step()
+        assert feedback_of(log) == {"a": (0.5, False), "b": (1.0, False)}
+        assert without_time(second.accounting()) == {"page": JoinAccounting(decisions=2, feedback=2)}
+    assert log.committed(JOIN)[TopicPartition(DECISIONS, 0)] == log.ends(DECISIONS)[0]
+
+
+def test_accounting_is_found_without_reading_all_state(log: EmbeddedLog, role: JoinerRole, tmp_path: Path) -> None:
+    assert read_accounting(log) == {}
+    append(log, *(decision(f"d{n}", n) for n in range(3_000)))
+    settle(role)
+    reads: list[int] = []
+
+    class Counting(EmbeddedLog):
+        def read(self, topic: str, partition: int, start: int = 0, max_records: int = 1_000) -> list[Record]:
+            records = super().read(topic, partition, start, max_records)
+            reads.append(len(records))
+            return records
+
+    with closing(Counting(tmp_path / "log")) as counting:
+        assert read_accounting(counting)["page"].decisions == 3_000
+    assert sum(reads) <= 3 * 64
+
+
+def test_accounting_is_whole_for_many_decision_points(log: EmbeddedLog, clock: Clock) -> None:
+    points = {f"p{number}": RewardConfig() for number in range(600)}  # more than one look at the end shows
+    role = JoinerRole(log, points, clock)
+    append(log, *(decision(f"d{number}", 0, f"p{number}") for number in range(600)))
+    append(log, *(decision(f"e{number}", 0, "p0") for number in range(30)))
+    settle(role)
+    assert read_accounting(log) == role.accounting()
+    assert len(read_accounting(log)) == 600
