@@ -1,0 +1,291 @@
+"""Every metric of Leeway: the one module that owns their names (``docs/metrics.md`` lists them).
+
+Conventions: prefix ``leeway_``, base units (seconds, ratios), ``_total`` for counters. Labels take few values, known
+from the configuration: a policy version or a decision id is never a label. Every series that is known at the start
+exists from the start, with 0, so that an alert on an increase never misses the first one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from math import fsum, nan
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from engine.records import (
+    DIRECTION_DOWN,
+    DIRECTION_UP,
+    Alarm,
+    Direction,
+    FallbackReason,
+    GenerationStatistics,
+    JoinAccounting,
+    fallback_name,
+)
+from monitoring.generations import mean_entropy, mean_reward, positive_share
+
+#: Upper bounds in seconds: a decision should take a few milliseconds.
+LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25)
+PROPENSITY_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.99, 1.0)
+#: How many rewards the mean reward is taken over.
+REWARD_WINDOW = 1_000
+
+_POINT = ["decision_point"]
+
+
+class ServingMetrics:
+    """What the server of decisions counts.
+
+    Parameters
+    ----------
+    registry
+        Where the metrics are registered.
+    decision_points
+        Names of the configured decision points.
+    """
+
+    def __init__(self, registry: CollectorRegistry, decision_points: Iterable[str]) -> None:
+        self.decisions = Counter(
+            "leeway_decisions_total",
+            "Decisions made, by what they fell back for (none: by the policy).",
+            ["decision_point", "fallback"],
+            registry=registry,
+        )
+        self.decision_duration = Histogram(
+            "leeway_decision_duration_seconds",
+            "Time from the request to the answer of one decision, without the transport.",
+            _POINT,
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.propensity = Histogram(
+            "leeway_propensity_ratio",
+            "Probability with which the chosen action was drawn.",
+            _POINT,
+            buckets=PROPENSITY_BUCKETS,
+            registry=registry,
+        )
+        self.requests = Counter(
+            "leeway_requests_total",
+            "Requests answered, by gRPC method and status code.",
+            ["method", "code"],
+            registry=registry,
+        )
+        self.requests_in_flight = Gauge("leeway_requests_in_flight", "Requests under way.", registry=registry)
+        self.reports = Counter("leeway_reports_total", "Outcomes taken from clients over gRPC.", registry=registry)
+        self.policy_swaps = Counter(
+            "leeway_policy_swaps_total", "Policies taken into service.", _POINT, registry=registry
+        )
+        self.policy_load_errors = Counter(
+            "leeway_policy_load_errors_total",
+            "Policies that could not be taken into service; the one before goes on serving.",
+            _POINT,
+            registry=registry,
+        )
+        self.policy_generation = Gauge(
+            "leeway_policy_generation", "Generation of the policy that serves.", _POINT, registry=registry
+        )
+        self.policy_created = Gauge(
+            "leeway_policy_created_timestamp_seconds",
+            "When the policy that serves was made, in seconds since 1970.",
+            _POINT,
+            registry=registry,
+        )
+        self.policy_learned = Gauge(
+            "leeway_policy_learned_feedback",
+            "Feedbacks that the policy that serves has learned.",
+            _POINT,
+            registry=registry,
+        )
+        self.log_append_errors = Counter(
+            "leeway_log_append_errors_total", "Writes that the log refused.", registry=registry
+        )
+        self.log_queue = Gauge(
+            "leeway_log_queue_records", "Records that wait to be written to the log.", registry=registry
+        )
+        for point in decision_points:
+            for reason in FallbackReason.values():
+                self.decisions.labels(point, fallback_name(reason))
+            for metric in (
+                self.decision_duration,
+                self.propensity,
+                self.policy_swaps,
+                self.policy_load_errors,
+                self.policy_generation,
+                self.policy_created,
+                self.policy_learned,
+            ):
+                metric.labels(point)
+
+
+class PipelineMetrics:
+    """What join, monitors, learner, archive and training count.
+
+    Parameters
+    ----------
+    registry
+        Where the metrics are registered.
+    decision_points
+        Names of the configured decision points.
+    roles
+        Names of the roles that this process runs.
+    accounting
+        Returns the book of the join for every decision point, summed over partitions; called at every scrape, on the
+        thread that scrapes.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        decision_points: Iterable[str],
+        roles: Iterable[str],
+        accounting: Callable[[], Mapping[str, JoinAccounting]],
+    ) -> None:
+        registry.register(JoinCollector(accounting))
+        self.reward_mean = Gauge(
+            "leeway_reward_mean",
+            f"Mean reward of the last {REWARD_WINDOW} feedbacks seen by this process; NaN before the first.",
+            _POINT,
+            registry=registry,
+        )
+        self.run_length = Gauge(
+            "leeway_reward_monitor_run_length",
+            "Feedbacks since the last change of the reward.",
+            _POINT,
+            registry=registry,
+        )
+        self.alarms = Counter(
+            "leeway_alarms_total",
+            "Changes that monitors reported, by where the mean went.",
+            ["decision_point", "monitor", "direction"],
+            registry=registry,
+        )
+        self.retraining_requests = Counter(
+            "leeway_retraining_requests_total", "Alarms that called for retraining.", _POINT, registry=registry
+        )
+        self.generation_reward = Gauge(
+            "leeway_generation_reward_mean", "Mean reward of the acting generation so far.", _POINT, registry=registry
+        )
+        self.generation_entropy = Gauge(
+            "leeway_generation_entropy_nats",
+            "Mean entropy of the action probabilities of the acting generation so far.",
+            _POINT,
+            registry=registry,
+        )
+        self.generation_positives = Gauge(
+            "leeway_generation_positives_ratio",
+            "Share of feedback of the acting generation with a reward above the middle of its range.",
+            _POINT,
+            registry=registry,
+        )
+        self.learned = Counter(
+            "leeway_learner_feedback_total", "Feedbacks that the online learner has learned.", _POINT, registry=registry
+        )
+        self.last_learned = Gauge(
+            "leeway_learner_last_learned_timestamp_seconds",
+            "When the online learner last learned, in seconds since 1970; 0 before the first time.",
+            _POINT,
+            registry=registry,
+        )
+        self.archived = Counter("leeway_archive_rows_total", "Rows written to the archive.", _POINT, registry=registry)
+        self.role_errors = Counter(
+            "leeway_role_errors_total", "Errors after which a role was started again.", ["role"], registry=registry
+        )
+        self.role_up = Gauge("leeway_role_up", "1 while the role runs, else 0.", ["role"], registry=registry)
+        self.lag = Gauge(
+            "leeway_lag_records",
+            "Records of a topic that a role has still to read.",
+            ["role", "topic"],
+            registry=registry,
+        )
+        self._rewards: dict[str, deque[float]] = {}
+        for point in decision_points:
+            window = self._rewards[point] = deque(maxlen=REWARD_WINDOW)
+            self.reward_mean.labels(point).set_function(partial(_mean, window))
+            for direction in (DIRECTION_UP, DIRECTION_DOWN):
+                self.alarms.labels(point, "reward", _direction(direction))
+            for metric in (self.run_length, self.retraining_requests, self.learned, self.last_learned, self.archived):
+                metric.labels(point)
+        for role in roles:
+            self.role_errors.labels(role)
+            self.role_up.labels(role)
+
+    def observe_reward(self, decision_point: str, reward: float) -> None:
+        """Take the next reward of a decision point into its mean."""
+        self._rewards[decision_point].append(reward)
+
+    def observe_alarm(self, alarm: Alarm) -> None:
+        """Count an alarm, and the retraining that it calls for."""
+        self.alarms.labels(alarm.decision_point, alarm.monitor, _direction(alarm.direction)).inc()
+        if alarm.calls_for_retraining:
+            self.retraining_requests.labels(alarm.decision_point).inc()
+
+    def observe_generation(self, acting: GenerationStatistics) -> None:
+        """Show the statistics of the generation that acts."""
+        self.generation_reward.labels(acting.decision_point).set(mean_reward(acting))
+        self.generation_entropy.labels(acting.decision_point).set(mean_entropy(acting))
+        self.generation_positives.labels(acting.decision_point).set(positive_share(acting))
+
+
+class JoinCollector(Collector):
+    """The accounting of the join as metrics.
+
+    The book is restored from the log after a restart, so its counters are read at the scrape instead of being
+    counted a second time.
+    """
+
+    def __init__(self, accounting: Callable[[], Mapping[str, JoinAccounting]]) -> None:
+        self._accounting = accounting
+
+    def describe(self) -> list[Metric]:
+        """Return the metrics without samples, so that registering does not read the book."""
+        return self._families({})
+
+    def collect(self) -> list[Metric]:
+        """Return the metrics with the book of now."""
+        return self._families(self._accounting())
+
+    def _families(self, book: Mapping[str, JoinAccounting]) -> list[Metric]:
+        families: list[Metric] = []
+        for field, text in _JOIN_COUNTERS.items():
+            counter = CounterMetricFamily(f"leeway_join_{field}_total", text, labels=_POINT)
+            for point, entry in book.items():
+                counter.add_metric([point], getattr(entry, field))
+            families.append(counter)
+        pending = GaugeMetricFamily(
+            "leeway_join_pending_decisions", "Decisions whose feedback is still to come.", labels=_POINT
+        )
+        watermark = GaugeMetricFamily(
+            "leeway_join_watermark_timestamp_seconds",
+            "Event time up to which reward windows were closed, in seconds since 1970.",
+            labels=_POINT,
+        )
+        for point, entry in book.items():
+            pending.add_metric([point], entry.pending)
+            watermark.add_metric([point], entry.watermark_ms / 1_000.0)
+        return [*families, pending, watermark]
+
+
+_JOIN_COUNTERS = {
+    "decisions": "Decisions that the join has seen.",
+    "feedback": "Feedbacks emitted, defaulted ones included.",
+    "defaulted": "Feedbacks with the default reward: the window closed without an outcome.",
+    "duplicate_decisions": "Decisions seen a second time and left out.",
+    "duplicate_outcomes": "Outcomes seen a second time and left out.",
+    "late_outcomes": "Outcomes after their window had closed.",
+    "surplus_outcomes": "Outcomes that the aggregation does not count.",
+    "dead_letters": "Records put aside because they could not be used.",
+}
+
+
+def _mean(window: deque[float]) -> float:
+    rewards = window.copy()  # in one step: another thread may be adding to it
+    return fsum(rewards) / len(rewards) if rewards else nan
+
+
+def _direction(direction: Direction.ValueType) -> str:
+    return Direction.Name(direction).removeprefix("DIRECTION_").lower()
