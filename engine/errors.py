@@ -36,7 +36,7 @@ class UnknownDecisionPoint(InvalidRequest):
 
 
 class SnapshotError(LeewayError):
-    """A policy file that cannot be read, is damaged, or does not fit the configuration."""
+    """Saved state (a policy, a learner, a monitor) that cannot be read, is damaged, or does not fit."""
 
 
 class LogError(LeewayError):

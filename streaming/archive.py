@@ -18,6 +18,8 @@ from training.archive import ArchiveWriter
 
 logger = logging.getLogger(__name__)
 
+_POLL_RECORDS = 1_000
+
 
 class ArchiveRole:
     """Reads feedback and archives it in files of many rows.
@@ -37,9 +39,11 @@ class ArchiveRole:
     clock
         Milliseconds since 1970.
     max_rows
-        So many records are kept in memory at most before they are written.
+        So many records are kept in memory before they are written.
+    max_bytes
+        So many bytes of records likewise, for records of many actions or long vectors.
     max_age_ms
-        So long a record is kept in memory at most.
+        So long a record is kept in memory.
     retention_ms
         Files with nothing younger are deleted; ``None``: kept for ever.
 
@@ -64,6 +68,7 @@ class ArchiveRole:
         clock: Callable[[], int],
         *,
         max_rows: int = 10_000,
+        max_bytes: int = 33_554_432,
         max_age_ms: int = 5_000,
         retention_ms: int | None = None,
     ) -> None:
@@ -71,6 +76,7 @@ class ArchiveRole:
         self._directory = directory
         self._clock = clock
         self._max_rows = max_rows
+        self._max_bytes = max_bytes
         self._max_age_ms = max_age_ms
         self._retention_ms = retention_ms
         self._writer = ArchiveWriter(directory, points)
@@ -79,6 +85,7 @@ class ArchiveRole:
         self._buffer: list[Feedback] = []
         self._offsets: dict[int, int] = {}
         self._read = 0
+        self._bytes = 0
         self._since_ms = 0
         self.rows: Counter[str] = Counter()
         self.skipped = 0
@@ -96,8 +103,10 @@ class ArchiveRole:
             if feedback is not None:
                 self._buffer.append(feedback)
             self._offsets[record.partition] = record.offset + 1
+            self._bytes += len(record.value or b"")
         self._read += len(records)
-        if self._read >= self._max_rows or (self._read and self._clock() - self._since_ms >= self._max_age_ms):
+        full = self._read >= self._max_rows or self._bytes >= self._max_bytes
+        if full or (self._read and self._clock() - self._since_ms >= self._max_age_ms):
             self.flush()
         return len(records)
 
@@ -111,12 +120,14 @@ class ArchiveRole:
                 self._placed = frozenset()
                 self._forget()
                 raise
-            self.rows.update(feedback.decision.decision_point for feedback in self._buffer)
             for refused in rejected:
-                decision = refused.feedback.decision
-                self.rows[decision.decision_point] -= 1
-                self.skipped += 1
-                logger.error("feedback of decision %s is not archived: %s", decision.decision_id, refused.reason)
+                logger.error(
+                    "feedback of decision %s is not archived: %s", refused.feedback.decision.decision_id, refused.reason
+                )
+            self.skipped += len(rejected)
+            self.rows += Counter(feedback.decision.decision_point for feedback in self._buffer) - Counter(
+                refused.feedback.decision.decision_point for refused in rejected
+            )
             self._forget()
             self._consumer.commit()
         self._writer.compact()
@@ -136,7 +147,7 @@ class ArchiveRole:
             self._writer.close()
 
     def _poll(self) -> list[Record]:
-        records = self._consumer.poll(self._max_rows - self._read)
+        records = self._consumer.poll(min(self._max_rows - self._read, _POLL_RECORDS))
         assignment = self._consumer.assignment()
         if assignment == self._placed:
             return records
@@ -154,12 +165,13 @@ class ArchiveRole:
                 )
             self._consumer.seek(partition, offset)
         self._placed = assignment
-        return self._consumer.poll(self._max_rows)
+        return self._consumer.poll(min(self._max_rows, _POLL_RECORDS))
 
     def _forget(self) -> None:
         self._buffer = []
         self._offsets = {}
         self._read = 0
+        self._bytes = 0
 
     def _parse(self, record: Record) -> Feedback | None:
         try:

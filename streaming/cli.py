@@ -224,6 +224,7 @@ def replay(config_path: Path, decision_id: str | None, as_json: bool) -> None:
 @click.option("--reason", type=click.Choice(["drift", "schedule", "manual"]), default="manual", show_default=True)
 @click.option("--since-ms", type=int, help="Use feedback of decisions from this time on (milliseconds since 1970).")
 @click.option("--dry-run", is_flag=True, help="Train and judge, and change nothing.")
+@click.option("--prepare", is_flag=True, help="Set the model registry up, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @actionable
 def retrain(
@@ -232,6 +233,7 @@ def retrain(
     reason: Literal["drift", "schedule", "manual"],
     since_ms: int | None,
     dry_run: bool,
+    prepare: bool,
     as_json: bool,
 ) -> None:
     """Train on the archive, judge off-policy, and promote what is proved better.
@@ -239,9 +241,12 @@ def retrain(
     Exit status: 0 promoted or nothing to do, 1 try again, 2 usage, 3 not enough data, 4 the gate did not hold, 5
     another retraining runs.
     """
-    from streaming.retraining import retrain_point
+    from streaming.retraining import open_registry, retrain_point
 
     config = load_config(config_path)
+    if prepare:
+        open_registry(config).prepare()
+        return
     name = _point(config, point)
     say: Callable[[str], None] = lambda words: click.echo(words, err=True)  # noqa: E731
     outcome = retrain_point(config, name, reason=reason, since_ms=since_ms, dry_run=dry_run, progress=say)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -29,6 +28,8 @@ from training.learner_file import learner_path, read_learner
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 1
+
+Arrays = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
 
 
 class PointLearner:
@@ -230,7 +231,7 @@ class LearnerRole:
     def checkpoint(self) -> None:
         """Write statistics and offsets; raises ``SnapshotError`` when the disk refuses (what was there stays)."""
         self._saved_ms = self._clock()
-        arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
+        arrays: Arrays = {}
         states: dict[str, object] = {}
         for name, learner in self.points.items():
             states[name] = {
@@ -304,47 +305,51 @@ class LearnerRole:
         logger.info("%s: generation %d serves: %s", learner.name, generation.generation, policy.version)
 
     def _restore(self, points: Mapping[str, DecisionPoint]) -> None:
-        manifest: dict[str, object] = {}
-        arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = {}
+        manifest, arrays = self._read_checkpoint()
         try:
-            with np.load(self._path, allow_pickle=False) as archive:
-                manifest = json.loads(archive["manifest"].tobytes())
-                arrays = {key: archive[key] for key in archive.files}
+            self.points = {
+                name: self._restore_point(name, point, manifest["points"].get(name), arrays)
+                for name, point in points.items()
+            }
+            self._offsets = {TopicPartition(topic, number): offset for topic, number, offset in manifest["offsets"]}
+        except (SnapshotError, KeyError, ValueError) as error:
+            # Statistics and offsets belong together: without the one the other is of no use.
+            logger.error("%s: cannot go on from here (%s); learning again from the log's beginning", self._path, error)
+            self.points = {name: PointLearner.fresh(name, point, self._clock()) for name, point in points.items()}
+            self._offsets = {}
+
+    def _read_checkpoint(self) -> tuple[dict[str, Any], Arrays]:
+        try:
+            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                arrays: Arrays = {key: archive[key] for key in archive.files}
+            manifest: dict[str, Any] = json.loads(arrays.pop("manifest").tobytes())
+            if manifest["format"] != CHECKPOINT_FORMAT:
+                raise SnapshotError(f"format {manifest['format']} is not {CHECKPOINT_FORMAT}")
         except FileNotFoundError:
             pass
-        except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-            # Nothing is lost: feedback is in the log and is learned again from its beginning.
+        except Exception as error:
+            # Damaged bytes make the readers raise almost anything. Nothing is lost: all feedback is in the log.
             logger.error("%s: damaged checkpoint (%s); learning again from the log's beginning", self._path, error)
-        states = manifest.get("points", {})
-        assert isinstance(states, dict)
-        for name, point in points.items():
-            self.points[name] = self._restore_point(name, point, states.get(name), arrays)
-        offsets = manifest.get("offsets", [])
-        assert isinstance(offsets, list)
-        self._offsets = {TopicPartition(topic, partition): offset for topic, partition, offset in offsets}
+        else:
+            return manifest, arrays
+        return {"points": {}, "offsets": []}, {}
 
     def _restore_point(
-        self,
-        name: str,
-        point: DecisionPoint,
-        state: Mapping[str, Any] | None,
-        arrays: Mapping[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]],
+        self, name: str, point: DecisionPoint, state: Mapping[str, Any] | None, arrays: Arrays
     ) -> PointLearner:
         if state is None:
             return PointLearner.fresh(name, point, self._clock())
         version = state["version"]
-        try:
-            policy = self._store.load(name, version)
-            mine = {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
-            learner = LinearLearner.from_arrays(mine) if mine else None
-        except (SnapshotError, KeyError, ValueError) as error:
-            logger.error("%s: cannot go on from %s (%s); starting afresh", name, version, error)
-        else:
-            if (policy.point.context, policy.point.actions) == (point.context, point.actions):
-                return PointLearner(name, point, policy, learner, state["after_ms"], state["exploring"])
+        policy = self._store.load(name, version)
+        # As JSON: equal mappings may differ in order, and the order of the features is that of the columns.
+        features = {"context", "actions"}
+        if policy.point.model_dump_json(include=features) != point.model_dump_json(include=features):
             logger.warning("%s: the schema has changed and what was learned does not fit it; starting afresh", name)
-        # Generations are never counted backwards: the ledger and the registry go on from the one before.
-        return PointLearner.fresh(name, point, self._clock(), generation_of(version))
+            # Generations are never counted backwards: the ledger and the registry go on from the one before.
+            return PointLearner.fresh(name, point, self._clock(), generation_of(version))
+        mine = {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
+        learner = LinearLearner.from_arrays(mine) if mine else None
+        return PointLearner(name, point, policy, learner, state["after_ms"], state["exploring"])
 
 
 def _parse(record: Record) -> Feedback | None:

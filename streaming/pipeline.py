@@ -7,12 +7,14 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
 from engine.errors import LeewayError
+from engine.records import JoinAccounting
 from engine.store import PolicyStore
 from monitoring.exposition import serve_metrics
 from monitoring.metrics import PipelineMetrics
@@ -20,6 +22,7 @@ from streaming.archive import ArchiveRole
 from streaming.config import Config
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.lag import READ_BY, lag
+from streaming.log import Log
 from streaming.learner import LearnerRole
 from streaming.monitor import MonitorRole
 from streaming.retrainer import RetrainerRole, launcher
@@ -116,7 +119,7 @@ class Pipeline:
         self._log = open_log(config)
         points = config.points()
         log = self._log
-        self.metrics = PipelineMetrics(registry, points, ROLES, accounting=lambda: read_accounting(log))
+        self.metrics = PipelineMetrics(registry, points, ROLES, accounting=partial(_books, log, tuple(points)))
         self._store = PolicyStore(config.policy_dir)
         self.learner = LearnerRole(log, points, self._store, config.data_dir / "learner", clock)
         self.monitor = MonitorRole(
@@ -186,6 +189,11 @@ class Pipeline:
         """Delete what has outlived retention."""
         while self._log.expire(at_ms):
             pass
+
+
+def _books(log: Log, points: tuple[str, ...]) -> dict[str, JoinAccounting]:
+    """Return the book of every decision point, also of those that nothing was joined of yet."""
+    return {point: JoinAccounting() for point in points} | read_accounting(log)
 
 
 def run(config: Config, config_path: Path, ready: Callable[[int], None]) -> None:

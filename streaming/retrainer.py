@@ -18,17 +18,24 @@ from training.schedule import RetrainRequest, RetrainScheduler
 
 logger = logging.getLogger(__name__)
 
-Launch = Callable[[RetrainRequest], subprocess.Popen[bytes]]
+Launch = Callable[[RetrainRequest | None], subprocess.Popen[bytes]]
 
 
 def launcher(config_path: Path) -> Launch:
-    """Return what starts ``leeway retrain`` for a request; its messages go where ours go."""
+    """Return what starts ``leeway retrain`` for a request; its messages go where ours go.
 
-    def launch(request: RetrainRequest) -> subprocess.Popen[bytes]:
-        arguments = ["retrain", "--config", str(config_path), "--decision-point", request.point]
-        arguments += ["--reason", request.reason]
-        if request.since_ms is not None:
-            arguments += ["--since-ms", str(request.since_ms)]
+    Without a request it makes the registry ready: the first run on a new database takes seconds to set it up, which
+    must not be added to the time that a drift costs.
+    """
+
+    def launch(request: RetrainRequest | None) -> subprocess.Popen[bytes]:
+        arguments = ["retrain", "--config", str(config_path)]
+        if request is None:
+            arguments += ["--prepare"]
+        else:
+            arguments += ["--decision-point", request.point, "--reason", request.reason]
+            if request.since_ms is not None:
+                arguments += ["--since-ms", str(request.since_ms)]
         return subprocess.Popen([sys.executable, "-m", "streaming.cli", *arguments], stdout=subprocess.DEVNULL)
 
     return launch
@@ -69,7 +76,9 @@ class RetrainerRole:
         self._scheduler = RetrainScheduler({name: point.retraining for name, point in points.items()}, clock())
         self._points = [name for name, point in points.items() if point.retraining.enabled]
         self._read = {ALARMS: 0, GENERATIONS: 0}
-        self._job: tuple[RetrainRequest, subprocess.Popen[bytes]] | None = None
+        self._job: tuple[RetrainRequest | None, subprocess.Popen[bytes]] | None = (
+            (None, launch(None)) if self._points else None
+        )
 
     def step(self) -> int:
         """Read what is new, look after the running job, start what is due. Returns the number of records read."""
@@ -81,7 +90,10 @@ class RetrainerRole:
                 return count
             self._job = None
             self._follow()
-            logger.info("%s: retraining (%s) ended with status %d", request.point, request.reason, code)
+            if request is not None:
+                logger.info("%s: retraining (%s) ended with status %d", request.point, request.reason, code)
+            elif code != 0:
+                logger.error("the model registry is not ready; every retraining tries again")
         for point in self._points:
             due = self._scheduler.due(point, self._clock(), partial(self._archive.count, point))
             if due is not None:

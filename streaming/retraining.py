@@ -44,6 +44,11 @@ def read_generations(log: Log) -> list[Generation]:
     return entries
 
 
+def open_registry(config: Config) -> Registry:
+    """Return the registry that the configuration names."""
+    return Registry(config.tracking_uri, config.registry.experiment, config.registry.model_prefix)
+
+
 def retrain_point(
     config: Config,
     name: str,
@@ -70,7 +75,7 @@ def retrain_point(
             ),
             archive=ArchiveReader(config.archive_dir),
             store=PolicyStore(config.policy_dir),
-            registry=Registry(config.tracking_uri, config.registry.experiment, config.registry.model_prefix),
+            registry=open_registry(config),
             ledger=LogLedger(log),
             now_ms=now_ms(),
             progress=progress,

@@ -173,9 +173,9 @@ class ServingProcess:
         self.metrics_port = self._metrics_server.port
         self.port = self._server.start()
 
-    def stop(self, *, wait: bool = True) -> None:
-        """Drain, write what waits, close."""
-        self._server.stop(wait=wait)
+    def stop(self, hurry: threading.Event) -> None:
+        """Drain, write what waits, close; ``hurry``, set before or meanwhile, ends the drain's pause."""
+        self._server.stop(hurry)
         self._watcher.stop()
         self._recorder.close()
         self._metrics_server.close()
@@ -198,4 +198,4 @@ def run(config: Config, ready: Callable[[int, int], None]) -> None:
     while not stop.wait(1.0):
         pass
     logger.info("draining")
-    process.stop(wait=not hurry.is_set())
+    process.stop(hurry)

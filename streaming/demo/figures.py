@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.records import Alarm, Decision, Direction, Feedback, Generation, entropy
+from engine.records import Alarm, Decision, Direction, Feedback, Generation, entropy, generation_of
 from monitoring.generations import mean_entropy, mean_reward, positive_share
 from streaming.config import Config
 from streaming.joiner import read_accounting
@@ -128,6 +128,12 @@ def _collect(
         delay_ms=np.array([np.nan if f.defaulted else f.reward_time_ms - f.decision.time_ms for f in feedback]),
         change_at=change_at,
         alarms=[(int(np.searchsorted(times, alarm.detected_ms)), alarm) for alarm in alarms],
-        promotions=[(int(np.searchsorted(times, g.trained_ms)), g) for g in generations if g.promoted],
+        promotions=_first_decisions(feedback, [g for g in generations if g.promoted]),
     )
     return figures, series
+
+
+def _first_decisions(feedback: list[Feedback], promoted: list[Generation]) -> list[tuple[int, Generation]]:
+    """Return where in the feedback each promoted generation decided for the first time."""
+    acting = [generation_of(f.decision.policy_version) for f in feedback]
+    return [(acting.index(g.generation), g) for g in promoted if g.generation in acting]
