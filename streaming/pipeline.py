@@ -22,8 +22,8 @@ from streaming.archive import ArchiveRole
 from streaming.config import Config
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.lag import READ_BY, lag
-from streaming.log import Log
 from streaming.learner import LearnerRole
+from streaming.log import Log
 from streaming.monitor import MonitorRole
 from streaming.retrainer import RetrainerRole, launcher
 from streaming.serve import now_ms, open_log
@@ -125,7 +125,11 @@ class Pipeline:
         self.monitor = MonitorRole(
             log, config.decision_points, clock, self.metrics.observe_alarm, self.metrics.observe_reward
         )
-        self.archive = ArchiveRole(log, config.archive_dir, points, clock, max_age_ms=ARCHIVE_AGE_MS)
+        # Feedback outlives the log where a retraining looks back further.
+        kept_ms = max(config.log.retention, *(p.retraining.window for p in config.decision_points.values()))
+        self.archive = ArchiveRole(
+            log, config.archive_dir, points, clock, max_age_ms=ARCHIVE_AGE_MS, retention_ms=kept_ms
+        )
         retrainer = RetrainerRole(
             log,
             config.decision_points,

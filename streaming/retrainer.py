@@ -14,9 +14,15 @@ from streaming.config import DecisionPointConfig
 from streaming.log import Log
 from streaming.topics import ALARMS, GENERATIONS
 from training.archive import ArchiveReader
+from training.job import ExitCode
 from training.schedule import RetrainRequest, RetrainScheduler
 
 logger = logging.getLogger(__name__)
+
+#: Looking whether a job is due counts rows in the archive: not at every step.
+LOOK_EVERY_MS = 1_000
+#: A job that could not be done (registry or disk away) is tried again after this long.
+TRY_AGAIN_MS = 30_000
 
 Launch = Callable[[RetrainRequest | None], subprocess.Popen[bytes]]
 
@@ -76,6 +82,8 @@ class RetrainerRole:
         self._scheduler = RetrainScheduler({name: point.retraining for name, point in points.items()}, clock())
         self._points = [name for name, point in points.items() if point.retraining.enabled]
         self._read = {ALARMS: 0, GENERATIONS: 0}
+        self._looked_ms = 0
+        self._again: tuple[int, RetrainRequest] | None = None
         self._job: tuple[RetrainRequest | None, subprocess.Popen[bytes]] | None = (
             (None, launch(None)) if self._points else None
         )
@@ -92,15 +100,27 @@ class RetrainerRole:
             self._follow()
             if request is not None:
                 logger.info("%s: retraining (%s) ended with status %d", request.point, request.reason, code)
+                if code == ExitCode.RETRYABLE or code < 0:
+                    self._again = (self._clock() + TRY_AGAIN_MS, request)
             elif code != 0:
                 logger.error("the model registry is not ready; every retraining tries again")
+        if self._clock() - self._looked_ms >= LOOK_EVERY_MS:
+            self._looked_ms = self._clock()
+            self._start()
+        return count
+
+    def _start(self) -> None:
+        """Start the job that is due, if any."""
+        if self._again is not None and self._clock() >= self._again[0]:
+            request, self._again = self._again[1], None
+            self._job = (request, self._launch(request))
+            return
         for point in self._points:
             due = self._scheduler.due(point, self._clock(), partial(self._archive.count, point))
             if due is not None:
                 logger.info("%s: retraining begins (%s)", point, due.reason)
                 self._job = (due, self._launch(due))
-                break
-        return count
+                return
 
     def _follow(self) -> int:
         count = 0
