@@ -173,14 +173,9 @@ def work(config_path: Path) -> None:
 def doctor(config_path: Path, as_json: bool) -> None:
     """Say what is wrong and what to do; exit 1 if there is a problem."""
     from streaming.doctor import Level, examine
-    from streaming.serve import now_ms, open_log
+    from streaming.serve import now_ms
 
-    config = load_config(config_path)
-    log = open_log(config)
-    try:
-        findings = list(examine(config, log, now_ms()))
-    finally:
-        log.close()
+    findings = list(examine(load_config(config_path), now_ms()))
     if as_json:
         _json([{"level": f.level.value, "subject": f.subject, "words": f.words} for f in findings])
     else:
@@ -241,13 +236,13 @@ def retrain(
     Exit status: 0 promoted or nothing to do, 1 try again, 2 usage, 3 not enough data, 4 the gate did not hold, 5
     another retraining runs.
     """
-    from streaming.retraining import open_registry, retrain_point
-
     config = load_config(config_path)
+    name = "" if prepare else _point(config, point)
+    from streaming.retraining import open_registry, retrain_point  # MLflow takes seconds: a typing error need not wait
+
     if prepare:
         open_registry(config).prepare()
         return
-    name = _point(config, point)
     say: Callable[[str], None] = lambda words: click.echo(words, err=True)  # noqa: E731
     outcome = retrain_point(config, name, reason=reason, since_ms=since_ms, dry_run=dry_run, progress=say)
     if as_json:

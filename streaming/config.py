@@ -102,6 +102,9 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
+    twice = _twice(tree) if tree is not None else None
+    if twice is not None:
+        raise ConfigError(f"{path}: {twice}")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of settings, got {type(raw).__name__}; see: leeway init")
     overridden = _override(raw, environment)
@@ -157,6 +160,8 @@ def _explain(problem: Any, raw: object, tree: yaml.Node | None, overridden: Mapp
         case "extra_forbidden":
             known = difflib.get_close_matches(path[-1], _FIELD_NAMES, 1)
             return f"{where}{place}: unknown setting" + (f"; did you mean {known[0]}?" if known else "; remove it")
+        case "model_type":
+            return f"{where}{place}: must be a mapping of settings (got {problem['input']!r}); {{}} takes every default"
         case "missing":
             return f"{where}{place}: is required; add it"
         case "string_pattern_mismatch":
@@ -179,6 +184,22 @@ def _line(tree: yaml.Node | None, path: list[str]) -> str:
         else:
             break
     return f" (line {line})" if line else ""
+
+
+def _twice(node: yaml.Node, path: str = "") -> str | None:
+    """Return what is wrong where a key stands twice: YAML would keep the last one and drop the other in silence."""
+    if not isinstance(node, yaml.MappingNode):
+        return None
+    lines: dict[str, int] = {}
+    for key, value in node.value:
+        where, line = f"{path}{key.value}", key.start_mark.line + 1
+        if key.value in lines:
+            return f"{where} (line {line}): stands in line {lines[key.value]} already; rename or remove one of them"
+        lines[key.value] = line
+        deeper = _twice(value, f"{where}.")
+        if deeper is not None:
+            return deeper
+    return None
 
 
 def _names(model: type[Model], seen: set[type[Model]]) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 
@@ -16,7 +17,7 @@ from streaming.config import Config
 from streaming.joiner import read_accounting
 from streaming.lag import READ_BY, lag
 from streaming.log import Log
-from streaming.serve import latest_alarms, tail
+from streaming.serve import latest_alarms, open_log, tail
 from streaming.topics import DEAD_LETTERS, FEEDBACK, GENERATIONS, OUTCOMES
 from streaming.up import whereabouts
 
@@ -40,17 +41,21 @@ class Finding:
     words: str
 
 
-def examine(config: Config, log: Log, now_ms: int) -> Iterator[Finding]:
+def examine(config: Config, now_ms: int) -> Iterator[Finding]:
     """Look at everything and yield what was found."""
     yield from _processes(config)
     yield from _disk(config)
+    if not config.log_dir.exists():  # opening it would make it, for whoever asks
+        yield Finding(Level.WARNING, "log", f"there is none yet at {config.log_dir}; it is made by: leeway up")
+        return
     try:
-        books = read_accounting(log)
-        yield from _lag(log)
-        for name in config.decision_points:
-            yield from _join(config, log, name, books.get(name, JoinAccounting()))
-            yield from _policy(config, log, name, now_ms)
-            yield from _alarms(log, name)
+        with closing(open_log(config)) as log:
+            books = read_accounting(log)
+            yield from _lag(log)
+            for name in config.decision_points:
+                yield from _join(config, log, name, books.get(name, JoinAccounting()))
+                yield from _policy(config, log, name, now_ms)
+                yield from _alarms(log, name)
     except LeewayError as error:
         yield Finding(Level.PROBLEM, "log", str(error))
 
@@ -65,8 +70,7 @@ def _processes(config: Config) -> Iterator[Finding]:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    config.data_dir.mkdir(parents=True, exist_ok=True)
-    usage = shutil.disk_usage(config.data_dir)
+    usage = shutil.disk_usage(next(path for path in (config.data_dir, *config.data_dir.parents) if path.exists()))
     share = usage.free / usage.total
     words = f"{usage.free / 2**30:.1f} GiB ({share:.0%}) free at {config.data_dir}"
     if share < 0.02 or usage.free < 2**28:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
-from engine.errors import LeewayError
+from engine.errors import LeewayError, LogError
 from engine.records import JoinAccounting
 from engine.store import PolicyStore
 from monitoring.exposition import serve_metrics
@@ -52,24 +52,27 @@ class Role(Protocol):
 
 @dataclass
 class Loop:
-    """Runs one role until told to stop.
+    """Makes one role and runs it until told to stop.
 
-    A step that fails is tried again after a pause that doubles up to ten seconds: a full disk or a damaged file stops
-    one role, which says so, and not the others.
+    What fails, the making or a step, is tried again after a pause that doubles up to ten seconds: a full disk or a
+    damaged file stops one role, which says so, and not the others.
     """
 
     name: str
-    role: Role
+    make: Callable[[], Role]
     stop: threading.Event
     metrics: PipelineMetrics
 
     def run(self) -> None:
         """Step until stopped, then close."""
+        role: Role | None = None
         backoff = 0.0
-        self.metrics.role_up.labels(self.name).set(1)
         while not self.stop.wait(backoff):
             try:
-                count = self.role.step()
+                if role is None:
+                    role = self.make()
+                    self.metrics.role_up.labels(self.name).set(1)
+                count = role.step()
             except Exception as error:
                 backoff = min(max(2 * backoff, 0.2), MAX_BACKOFF_S)
                 self.metrics.role_errors.labels(self.name).inc()
@@ -85,7 +88,8 @@ class Loop:
                 self.metrics.role_up.labels(self.name).set(1)
             backoff = 0.0 if count else IDLE_S
         try:
-            self.role.close()
+            if role is not None:
+                role.close()
         except Exception as error:
             logger.error("%s could not be closed in order: %s", self.name, error)
 
@@ -116,43 +120,60 @@ class Pipeline:
     def __init__(self, config: Config, config_path: Path, clock: Callable[[], int] = now_ms) -> None:
         registry = CollectorRegistry()
         self._config = config
-        self._log = open_log(config)
-        points = config.points()
-        log = self._log
-        self.metrics = PipelineMetrics(registry, points, ROLES, accounting=partial(_books, log, tuple(points)))
-        self._store = PolicyStore(config.policy_dir)
-        self.learner = LearnerRole(log, points, self._store, config.data_dir / "learner", clock)
-        self.monitor = MonitorRole(
-            log, config.decision_points, clock, self.metrics.observe_alarm, self.metrics.observe_reward
+        # Whoever reads a damaged file of the log says so, and goes on when it is mended; the others work meanwhile.
+        self._log = open_log(config, needed=())
+        self._points = config.points()
+        self._clock = clock
+        self.metrics = PipelineMetrics(
+            registry, self._points, ROLES, accounting=partial(_books, self._log, tuple(self._points))
         )
-        # Feedback outlives the log where a retraining looks back further.
-        kept_ms = max(config.log.retention, *(p.retraining.window for p in config.decision_points.values()))
-        self.archive = ArchiveRole(
-            log, config.archive_dir, points, clock, max_age_ms=ARCHIVE_AGE_MS, retention_ms=kept_ms
-        )
-        retrainer = RetrainerRole(
-            log,
-            config.decision_points,
-            ArchiveReader(config.archive_dir),
-            launcher(config_path),
-            clock,
-        )
+        self.learner: LearnerRole | None = None
+        self.monitor: MonitorRole | None = None
+        self.archive: ArchiveRole | None = None
         self._stop = threading.Event()
         self._counted: dict[Counter, int] = {}
-        roles: Mapping[str, Role] = {
-            "join": JoinerRole(log, {name: point.reward for name, point in points.items()}, clock),
-            "learner": self.learner,
-            "monitor": self.monitor,
-            "archive": self.archive,
-            "retrainer": retrainer,
-            "housekeeper": Housekeeper(self, clock),
+        roles: Mapping[str, Callable[[], Role]] = {
+            "join": self._join,
+            "learner": self._learn,
+            "monitor": self._monitor,
+            "archive": self._archive,
+            "retrainer": partial(self._retrain, config_path),
+            "housekeeper": partial(Housekeeper, self, clock),
         }
         self._threads = [
-            threading.Thread(target=Loop(name, role, self._stop, self.metrics).run, name=name)
-            for name, role in roles.items()
+            threading.Thread(target=Loop(name, make, self._stop, self.metrics).run, name=name)
+            for name, make in roles.items()
         ]
         self._metrics_server = serve_metrics(registry, config.metrics.host, config.metrics.pipeline_port)
         self.metrics_port = self._metrics_server.port
+
+    def _join(self) -> Role:
+        return JoinerRole(self._log, {name: point.reward for name, point in self._points.items()}, self._clock)
+
+    def _learn(self) -> Role:
+        store = PolicyStore(self._config.policy_dir)
+        self.learner = LearnerRole(self._log, self._points, store, self._config.data_dir / "learner", self._clock)
+        return self.learner
+
+    def _monitor(self) -> Role:
+        metrics = self.metrics
+        self.monitor = MonitorRole(
+            self._log, self._config.decision_points, self._clock, metrics.observe_alarm, metrics.observe_reward
+        )
+        return self.monitor
+
+    def _archive(self) -> Role:
+        config = self._config
+        # Feedback outlives the log where a retraining looks back further.
+        kept_ms = max(config.log.retention, *(p.retraining.window for p in config.decision_points.values()))
+        self.archive = ArchiveRole(
+            self._log, config.archive_dir, self._points, self._clock, max_age_ms=ARCHIVE_AGE_MS, retention_ms=kept_ms
+        )
+        return self.archive
+
+    def _retrain(self, config_path: Path) -> Role:
+        archive = ArchiveReader(self._config.archive_dir)
+        return RetrainerRole(self._log, self._config.decision_points, archive, launcher(config_path), self._clock)
 
     def start(self) -> None:
         """Start every role."""
@@ -173,16 +194,19 @@ class Pipeline:
         for group, topics in READ_BY.items():
             for topic, behind in lag(self._log, group, topics).items():
                 metrics.lag.labels(group, topic).set(behind)
-        for point in self._config.decision_points:
-            self._count(metrics.learned.labels(point), self.learner.learned[point])
-            self._count(metrics.archived.labels(point), self.archive.rows[point])
-            if point in self.learner.last_learned_ms:
-                metrics.last_learned.labels(point).set(self.learner.last_learned_ms[point] / 1_000.0)
-            if point in self.monitor.monitors:
-                metrics.run_length.labels(point).set(self.monitor.monitors[point].run_length)
-            statistics = self.monitor.ledger.statistics(point)
-            if statistics:
-                metrics.observe_generation(statistics[-1])
+        for point in self._points:
+            if self.learner is not None:
+                self._count(metrics.learned.labels(point), self.learner.learned[point])
+                if point in self.learner.last_learned_ms:
+                    metrics.last_learned.labels(point).set(self.learner.last_learned_ms[point] / 1_000.0)
+            if self.archive is not None:
+                self._count(metrics.archived.labels(point), self.archive.rows[point])
+            if self.monitor is not None:
+                if point in self.monitor.monitors:
+                    metrics.run_length.labels(point).set(self.monitor.monitors[point].run_length)
+                statistics = self.monitor.ledger.statistics(point)
+                if statistics:
+                    metrics.observe_generation(statistics[-1])
 
     def _count(self, counter: Counter, total: int) -> None:
         """Bring a counter up to a total that is counted elsewhere."""
@@ -196,8 +220,15 @@ class Pipeline:
 
 
 def _books(log: Log, points: tuple[str, ...]) -> dict[str, JoinAccounting]:
-    """Return the book of every decision point, also of those that nothing was joined of yet."""
-    return {point: JoinAccounting() for point in points} | read_accounting(log)
+    """Return the book of every decision point, also of those that nothing was joined of yet.
+
+    Where it cannot be read there is none: `leeway_role_up` tells of that, and must not fail with it.
+    """
+    try:
+        return {point: JoinAccounting() for point in points} | read_accounting(log)
+    except LogError as error:
+        logger.error("the book of the join cannot be read: %s", error)
+        return {}
 
 
 def run(config: Config, config_path: Path, ready: Callable[[int], None]) -> None:

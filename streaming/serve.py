@@ -6,13 +6,13 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
-from engine.errors import SnapshotError
+from engine.errors import LogError, SnapshotError
 from engine.policy import Policy, initial_policy
 from engine.records import Alarm, Decision, JoinAccounting, fallback_name
 from engine.serving.admin import AdminServicer
@@ -27,9 +27,9 @@ from monitoring.metrics import ServingMetrics
 from streaming.config import Config
 from streaming.embedded import EmbeddedLog
 from streaming.joiner import read_accounting
-from streaming.log import Log
+from streaming.log import Log, Topic
 from streaming.recorder import LogRecorder
-from streaming.topics import ALARMS, DECISIONS, topics
+from streaming.topics import ALARMS, DECISIONS, SERVING, topics
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +42,24 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def open_log(config: Config) -> EmbeddedLog:
-    """Open the log that the configuration describes, with every topic declared."""
+def open_log(config: Config, needed: Collection[str] | None = None) -> EmbeddedLog:
+    """Open the log that the configuration describes, with every topic declared.
+
+    Raises ``LogError`` where that cannot be done for a writer that is ``needed``; ``None``: for any. A damaged file of
+    another one is reported, and left to those who read it.
+    """
     log = EmbeddedLog(config.log_dir, fsync=config.log.fsync)
-    log.create(topics(config.log.partitions, config.log.retention))
+    by_writer: dict[str, list[Topic]] = {}
+    for topic in topics(config.log.partitions, config.log.retention):
+        by_writer.setdefault(topic.writer, []).append(topic)
+    for writer, declared in by_writer.items():
+        try:
+            log.create(declared)
+        except LogError as error:
+            if needed is None or writer in needed:
+                log.close()
+                raise
+            logger.error("%s", error)
     return log
 
 
@@ -132,7 +146,7 @@ class ServingProcess:
         points = config.points()
         metrics = ServingMetrics(self._registry, list(points))
         observer = MetricsObserver(metrics)
-        self._log = open_log(config)
+        self._log = open_log(config, needed={SERVING})
         self._recorder = LogRecorder(self._log, on_error=metrics.log_append_errors.inc)
         metrics.log_queue.set_function(lambda: self._recorder.depth)
         self._store = PolicyStore(config.policy_dir)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.errors import LeewayError
 from engine.store import write_atomically
 from streaming.config import Config
 
@@ -31,8 +32,12 @@ def run_file(config: Config, role: str) -> Path:
 
 
 def announce(config: Config, role: str, **facts: object) -> None:
-    """Write a role's run file."""
-    write_atomically(run_file(config, role), json.dumps({"pid": os.getpid(), **facts}).encode())
+    """Write a role's run file; raises ``LeewayError`` when the disk refuses."""
+    path = run_file(config, role)
+    try:
+        write_atomically(path, json.dumps({"pid": os.getpid(), **facts}).encode())
+    except OSError as error:
+        raise LeewayError(f"{path}: cannot be written ({error.strerror}); make room or mend the directory") from error
 
 
 def withdraw(config: Config, role: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,19 @@ def write_report(path: Path, figures: dict[str, Any], series: Series) -> None:
             "Reward",
             "Mean reward of the last 200 decisions. The grey line is the change of the world, which nothing told the "
             "server; red lines are alarms that called for retraining; green ones are promotions.",
-            _plot(lambda axes: _reward(axes, series)),
+            _plot("Mean reward over the decisions", lambda axes: _reward(axes, series)),
         ),
         _section(
             "Exploration",
             "Mean probability of the chosen action, and mean entropy of the whole vector. Exploration rises after the "
             "alarm, by the share of the reward that was lost, and falls with the promotion.",
-            _plot(lambda axes: _exploration(axes, series)),
+            _plot("Propensity and entropy over the decisions", lambda axes: _exploration(axes, series)),
         ),
         _section(
             "Join",
             "How long after its decision the outcome came. Decisions without an outcome in their window of one second "
             "got the default reward, once each.",
-            _plot(lambda axes: _delays(axes, series)) + _accounting(figures),
+            _plot("Histogram of the outcomes' delays", lambda axes: _delays(axes, series)) + _accounting(figures),
         ),
         _section("Alarms", "", _alarms(figures)),
         _section("Generations", "", _generations(figures)),
@@ -75,7 +76,7 @@ def _reward(axes: Axes, series: Series) -> None:
     _marks(axes, series)
     axes.set_ylabel("reward")
     axes.set_ylim(0, 1)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower center", ncols=4, bbox_to_anchor=(0.5, 1.0), frameon=False)
 
 
 def _exploration(axes: Axes, series: Series) -> None:
@@ -88,7 +89,14 @@ def _exploration(axes: Axes, series: Series) -> None:
     right.set_ylabel("nats")
     right.set_ylim(0, None)
     handles = [*axes.get_lines()[:1], *right.get_lines()]
-    axes.legend(handles, [str(handle.get_label()) for handle in handles], loc="center right")
+    axes.legend(
+        handles,
+        [str(handle.get_label()) for handle in handles],
+        loc="lower center",
+        ncols=2,
+        bbox_to_anchor=(0.5, 1.0),
+        frameon=False,
+    )
 
 
 def _delays(axes: Axes, series: Series) -> None:
@@ -97,14 +105,16 @@ def _delays(axes: Axes, series: Series) -> None:
     axes.set_ylabel("decisions")
 
 
-def _plot(draw: Any) -> str:
+def _plot(title: str, draw: Callable[[Axes], None]) -> str:
     figure, axes = plt.subplots(figsize=(10, 3.4), layout="constrained")
     axes.grid(alpha=0.25)
     draw(axes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     plt.close(figure)
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    return (
+        f'<img alt="{html.escape(title)}" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    )
 
 
 def _section(title: str, words: str, body: str) -> str:

@@ -98,7 +98,12 @@ def prepare(directory: Path, table: Table) -> Path:
                 "context": table.schema,
                 "reward": {"window": "1s", "grace": "500ms", "aggregation": "first"},
                 "policy": {"publish_interval": "500ms", "drift_exploration": 0.9},
-                "retraining": {"min_events": 800},
+                # Ten actions explored nearly uniformly: a tenth of the held-back feedback counts for a new policy.
+                "retraining": {
+                    "min_events": 1_200,
+                    "hold_back": 0.3,
+                    "gate": {"min_effective_sample_size": 20},
+                },
             }
         },
         "serving": {"port": 0, "drain": "100ms"},

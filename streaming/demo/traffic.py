@@ -19,7 +19,7 @@ from streaming.serve import now_ms
 #: Threads that ask at once.
 CALLERS = 8
 #: An outcome that is meant to be late is sent this long after its decision.
-LATE_S = 3.0
+LATE_S = 2.0
 #: Every so many visits, an outcome is sent for a decision that nobody made.
 STRAY_EVERY = 500
 
