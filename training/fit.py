@@ -1,0 +1,125 @@
+"""From a window of feedback to a candidate policy: the oracles that training fits, by name in ``FITTERS``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import lightgbm
+import numpy as np
+
+from engine.config import DecisionPoint
+from engine.oracles import LightGBMOracle, LinearLearner, Oracle
+from engine.policy import Policy
+from training.config import LightGBMConfig, OracleName
+from training.dataset import Dataset
+
+_CHUNK = 16_384  # rows that the linear learner holds in float64 at once
+_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What fitting gives.
+
+    Attributes
+    ----------
+    oracle
+        The regressor, which no longer changes.
+    vocabulary
+        Ids of the actions with codes 1, 2, ... in it.
+    rows
+        How many feedbacks it was fitted on.
+    learner
+        The statistics from which online learning can go on; ``None`` for an oracle that is fitted in batch only.
+    """
+
+    oracle: Oracle
+    vocabulary: tuple[str, ...]
+    rows: int
+    learner: LinearLearner | None = None
+
+
+def fit_linear(train: Dataset, point: DecisionPoint) -> tuple[LinearLearner, tuple[str, ...]]:
+    """Learn the per-action ridge regression of the decision point from scratch, in the order of time.
+
+    Returns the learner itself, so that the online learner goes on from where training stopped, and its vocabulary.
+    """
+    settings = point.policy.oracle
+    learner = LinearLearner(
+        train.width, ridge=settings.ridge, forgetting=settings.forgetting, max_actions=settings.max_actions
+    )
+    for begin in range(0, len(train), _CHUNK):
+        part = train.rows(slice(begin, begin + _CHUNK))
+        learner.partial_fit(part.chosen_matrix(), part.chosen_actions(), part.reward)
+    return learner, tuple(learner.vocabulary)
+
+
+def fit_lightgbm(
+    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int
+) -> tuple[LightGBMOracle, tuple[str, ...]]:
+    """Fit boosted trees to the reward of the chosen actions; the last feature is the action's code, a category.
+
+    Rewards of 0 and 1 are fitted by log loss, whose predictions are probabilities and so expected rewards;
+    any others by squared loss. The same rows, configuration and seed give the same model, byte for byte, on one
+    kind of machine.
+    """
+    vocabulary = tuple(dict.fromkeys(train.chosen_actions()))
+    code = {action: i for i, action in enumerate(vocabulary, start=1)}
+    codes = np.array([code[action] for action in train.chosen_actions()], dtype=np.float32)
+    rows = np.column_stack([train.chosen_matrix(), codes])
+    # Predictions must be in units of reward, and the log-loss model gives probabilities of a 1: right as it stands
+    # on the range [0, 1] alone.
+    binary = point.reward.range == (0.0, 1.0) and bool(np.isin(train.reward, (0.0, 1.0)).all())
+    params: dict[str, object] = {
+        "objective": "binary" if binary else "regression",
+        "num_leaves": config.leaves,
+        "learning_rate": config.learning_rate,
+        "min_data_in_leaf": config.min_child,
+        # LightGBM asks for 100 rows before it looks at a category, and shrinks what it learns of one: rarely drawn
+        # actions would all look alike. The action is what scores are to tell apart.
+        "min_data_per_group": config.min_child,
+        "cat_l2": 1.0,
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": _THREADS,
+        "verbosity": -1,
+    }
+    data = lightgbm.Dataset(rows, label=train.reward, categorical_feature=[rows.shape[1] - 1], params=params)
+    booster = lightgbm.train(params, data, num_boost_round=config.trees)
+    return LightGBMOracle(booster.model_to_string()), vocabulary
+
+
+def _linear(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> Fitted:
+    learner, vocabulary = fit_linear(train, point)
+    return Fitted(learner.oracle(), vocabulary, len(train), learner)
+
+
+def _lightgbm(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> Fitted:
+    oracle, vocabulary = fit_lightgbm(train, point, config, seed)
+    return Fitted(oracle, vocabulary, len(train))
+
+
+#: By the name that ``retraining.oracles`` gives.
+FITTERS: dict[OracleName, Callable[[Dataset, DecisionPoint, LightGBMConfig, int], Fitted]] = {
+    "linear": _linear,
+    "lightgbm": _lightgbm,
+}
+
+
+def candidate(name: str, point: DecisionPoint, fitted: Fitted, *, generation: int, created_ms: int) -> Policy:
+    """Return the policy that would serve a fitted oracle.
+
+    Parameters
+    ----------
+    name, point
+        The decision point.
+    fitted
+        What it would serve; its number of rows sets the exploration's schedule.
+    generation
+        One more than that of the champion.
+    created_ms
+        Now.
+    """
+    return Policy(name, point, fitted.vocabulary, fitted.oracle, generation, 0, fitted.rows, created_ms)

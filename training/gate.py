@@ -1,0 +1,184 @@
+"""The gate: may this candidate become champion?
+
+A pure function of the evaluations and the configuration; what it saw and what it said are kept with the run.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.config import GateConfig
+from training.evaluation import ESTIMATORS, Interval, difference
+from training.evaluation.policy import PolicyEvaluation
+
+#: The judge. Unbiased with logged propensities, and of less variance than the weights alone.
+ESTIMATOR = ESTIMATORS["dr"]
+
+#: Standard errors by which the mean importance weight may miss its expectation: true propensities are refused once
+#: in 16,000 times, and wrong ones miss it by far more.
+MAX_WEIGHT_DEVIATION = 4.0
+
+#: By how much, in shares of the reward's range, mean prediction and mean reward may differ. The exploration turns
+#: gaps between scores into probabilities, so scores on a wrong scale explore too little or too much.
+MAX_CALIBRATION_ERROR = 0.1
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of the gate.
+
+    Attributes
+    ----------
+    name
+        Of the condition, for metrics and tags.
+    holds
+        Whether it is met.
+    value, bound
+        What was found, and what it was held against.
+    words
+        The condition and the finding as a person would say them.
+    """
+
+    name: str
+    holds: bool
+    value: float
+    bound: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate decided.
+
+    Attributes
+    ----------
+    checks
+        All conditions, met or not.
+    difference
+        Candidate minus champion, doubly robust, with its one-sided bounds.
+    confidence
+        Of each of these bounds, after the correction for the number of candidates.
+    """
+
+    checks: tuple[Check, ...]
+    difference: Interval
+    confidence: float
+
+    @property
+    def promoted(self) -> bool:
+        """Whether every check holds."""
+        return all(check.holds for check in self.checks)
+
+    @property
+    def summary(self) -> str:
+        """The verdict in one line: what failed and by how much, or by how much the candidate is better."""
+        if self.promoted:
+            return (
+                f"promoted: better than the champion by {self.difference.value:+.4f} "
+                f"(at least {self.difference.low:+.4f} with {self.confidence:.4g} confidence)"
+            )
+        return "refused: " + "; ".join(check.words for check in self.checks if not check.holds)
+
+
+def judge(
+    candidate: PolicyEvaluation,
+    champion: PolicyEvaluation,
+    config: GateConfig,
+    *,
+    comparisons: int,
+    reward_range: tuple[float, float],
+) -> Verdict:
+    """Judge a candidate against the champion on the same held-back feedback.
+
+    Parameters
+    ----------
+    candidate, champion
+        Their evaluations.
+    config
+        The conditions. ``confidence`` is one-sided: the lower bound of the difference lies above the truth in at
+        most ``1 - confidence`` of all samples.
+    comparisons
+        How many candidates are judged by the same feedback. The best of several looks better than it is, so each
+        is held to ``1 - (1 - confidence) / comparisons`` (Bonferroni): the chance that any candidate which is no
+        better passes stays within ``1 - confidence``, whichever of those that pass is taken.
+    reward_range
+        The decision point's range of reward.
+    """
+    confidence = 1.0 - (1.0 - config.confidence) / comparisons
+    gain = difference(ESTIMATOR, candidate.rows, champion.rows, confidence)
+    checks = (
+        _rows(candidate, config),
+        _effective_sample_size(candidate, config),
+        _support(candidate, config),
+        _propensities(candidate),
+        _calibration(candidate, reward_range),
+        _better(gain, confidence, config),
+    )
+    return Verdict(checks, gain, confidence)
+
+
+def _rows(candidate: PolicyEvaluation, config: GateConfig) -> Check:
+    n, least = len(candidate.rows), config.min_events
+    return Check("rows", n >= least, n, least, f"{n} held-back feedbacks of at least {least} (gate.min_events)")
+
+
+def _effective_sample_size(candidate: PolicyEvaluation, config: GateConfig) -> Check:
+    size, least = candidate.estimates[ESTIMATOR.name].effective_sample_size, config.min_effective_sample_size
+    return Check(
+        "effective_sample_size",
+        size >= least,
+        size,
+        least,
+        f"effective sample size {size:.1f} of at least {least:g} (gate.min_effective_sample_size): "
+        "the champion explored too little of what the candidate would do",
+    )
+
+
+def _support(candidate: PolicyEvaluation, config: GateConfig) -> Check:
+    share, most = candidate.unsupported, config.max_unsupported
+    return Check(
+        "support",
+        share <= most,
+        share,
+        most,
+        f"{share:.2%} of the candidate's probability is on actions logged with probability 0, "
+        f"at most {most:.2%} allowed (gate.max_unsupported)",
+    )
+
+
+def _propensities(candidate: PolicyEvaluation) -> Check:
+    test = candidate.weights
+    return Check(
+        "propensities",
+        abs(test.z) <= MAX_WEIGHT_DEVIATION,
+        test.z,
+        MAX_WEIGHT_DEVIATION,
+        f"mean clipped importance weight {test.mean:.3f} is {abs(test.z):.1f} standard errors from "
+        f"{test.expected:.3f}, at most {MAX_WEIGHT_DEVIATION:g} allowed: "
+        "the logged propensities may not be those of the draws",
+    )
+
+
+def _calibration(candidate: PolicyEvaluation, reward_range: tuple[float, float]) -> Check:
+    observed = float(candidate.rows.reward.mean())
+    predicted = observed if candidate.predicted is None else float(candidate.predicted.mean())
+    most = MAX_CALIBRATION_ERROR * (reward_range[1] - reward_range[0])
+    return Check(
+        "calibration",
+        abs(predicted - observed) <= most,
+        predicted - observed,
+        most,
+        f"predicted mean reward {predicted:.4f} of the actions taken, observed {observed:.4f}: "
+        f"{abs(predicted - observed):.4f} apart, at most {most:g} allowed",
+    )
+
+
+def _better(gain: Interval, confidence: float, config: GateConfig) -> Check:
+    return Check(
+        "difference",
+        gain.low >= config.margin,
+        gain.low,
+        config.margin,
+        f"difference to the champion {gain.value:+.4f}, lower bound {gain.low:+.4f} ({confidence:.4g} confidence) "
+        f"does not reach the margin {config.margin:+g} (gate.margin)",
+    )

@@ -1,0 +1,49 @@
+"""The statistics of a linear learner on disk, beside the policy that was made of them.
+
+A policy holds coefficients, from which nothing more can be learned. With this file the online learner goes on
+from a retrained policy as if it had seen the whole window itself, the held-back part included.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import SnapshotError
+from engine.oracles import LinearLearner
+from engine.store import PolicyStore, write_atomically
+
+
+def learner_path(store: PolicyStore, point: str, version: str) -> Path:
+    """Return where the statistics behind a policy version lie.
+
+    The name begins otherwise than a policy's, so that ``PolicyStore.versions`` does not take it for one.
+    """
+    return store.path(point, version).with_name(f"learner-{version}.npz")
+
+
+def save_learner(path: Path, learner: LinearLearner) -> None:
+    """Write the statistics, whole or not at all; raises ``SnapshotError`` when the disk refuses."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **learner.arrays())
+    try:
+        write_atomically(path, buffer.getvalue())
+    except OSError as error:
+        raise SnapshotError(f"{path}: cannot be written ({error.strerror}); make room or mend the directory") from error
+
+
+def read_learner(path: Path) -> LinearLearner:
+    """Read the statistics; raises ``SnapshotError`` if the file is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return LinearLearner.from_arrays(dict(archive))
+    except FileNotFoundError:
+        raise SnapshotError(f"{path}: no such file; it was deleted, or the policy has no linear oracle") from None
+    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError) as error:
+        raise SnapshotError(
+            f"{path}: no whole file of learner statistics ({type(error).__name__}: {error}); delete it, and learning "
+            "starts afresh from the feedback that follows"
+        ) from error

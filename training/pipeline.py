@@ -1,0 +1,334 @@
+"""One retraining from the archive to the registry: extract, split, fit, evaluate, gate, register, promote.
+
+What is written, and in which order, so that a crash at any point is mended by the next run: the policy and its
+learner's statistics in the policy store; the version in the registry; the alias ``champion``; the entry in the
+ledger, which is the sign that all is done and the one that others follow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf import json_format
+
+from engine.errors import SnapshotError
+from engine.policy import OracleFailure, Policy
+from engine.records import Generation, generation_of
+from engine.store import PolicyStore
+from training.archive import ArchiveReader
+from training.dataset import Dataset
+from training.evaluation.base import Float64
+from training.evaluation.policy import PolicyEvaluation, evaluate_logging, evaluate_policy
+from training.evaluation.reward_model import cross_fit
+from training.fit import FITTERS, Fitted, candidate
+from training.gate import Verdict, judge
+from training.job import ExitCode, Ledger, Outcome, RetrainJob
+from training.learner_file import learner_path, save_learner
+from training.lock import exclusive
+from training.registry import Registry
+from training.run_log import CHAMPION, RunLog
+
+Progress = Callable[[str], None]
+
+_WORK_TAG = "work"
+_VERSION_TAG = "policy_version"
+_GENERATION_TAG = "ledger_entry"
+
+
+def retrain(
+    job: RetrainJob,
+    *,
+    archive: ArchiveReader,
+    store: PolicyStore,
+    registry: Registry,
+    ledger: Ledger,
+    now_ms: int,
+    progress: Progress = lambda words: None,
+) -> Outcome:
+    """Train, prove and promote a policy, or say why not.
+
+    The held-back feedback is the newest ``hold_back`` share of the window. Nothing was fitted on it: neither the
+    candidates, nor the champion, which is the policy that acted when the held-back part began, as it was then.
+    What is promoted is what was evaluated; it is not fitted again on all rows. The learner's statistics beside it
+    do include the held-back part, so that online learning loses none of the window.
+
+    Doing it again with the same feedback, configuration and code changes nothing. The champion is *not* swapped
+    in: ``store.set_current`` is the online learner's, which follows the ledger.
+
+    Parameters
+    ----------
+    job
+        What to do.
+    archive
+        Where the feedback is.
+    store
+        Policies on disk: the champion is read from it, and the promoted policy saved.
+    registry
+        The MLflow to write to.
+    ledger
+        The generations.
+    now_ms
+        The time.
+    progress
+        Called with a line of words at each step.
+
+    Raises
+    ------
+    LeewayError
+        Registry, archive or disk failed. Nothing is half done that the next run would not finish.
+    """
+    with exclusive(job.data_dir / f"retrain-{job.name}.lock") as mine:
+        if not mine:
+            return Outcome(ExitCode.LOCKED, f"another retraining of {job.name} is under way; try again when it is done")
+        if not job.dry_run:
+            reconcile(job.name, store=store, registry=registry, ledger=ledger, progress=progress)
+        start_ms, end_ms = job.window(now_ms)
+        dataset = archive.read(job.name, job.point, start_ms, end_ms, last=job.config.max_rows)
+        progress(f"extract: {len(dataset)} feedbacks of {job.name}")
+        with RunLog.open(None if job.dry_run else registry, job, dataset, now_ms) as log:
+            outcome = _Retraining(job, dataset, store, registry, ledger, now_ms, progress, log).outcome()
+            log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
+        progress(outcome.words)
+        return outcome
+
+
+def reconcile(
+    point: str, *, store: PolicyStore, registry: Registry, ledger: Ledger, progress: Progress = lambda words: None
+) -> Generation | None:
+    """Finish a promotion that a crash cut off between the alias and the ledger; return the entry written, if any.
+
+    A champion of an earlier generation than the ledger's last is a rollback, and stays as it is.
+    """
+    champion = registry.champion(point)
+    if champion is None or _GENERATION_TAG not in champion.tags:
+        return None
+    entry = _entry(champion.tags[_GENERATION_TAG], champion.version)
+    if entry.generation <= _last_promoted(ledger, point):
+        return None
+    store.save(registry.load(champion))
+    ledger.append(entry)
+    progress(f"finished the promotion of {entry.policy_version}, which had been cut off")
+    return entry
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A fitted policy and what the held-back feedback says of it."""
+
+    policy: Policy
+    fitted: Fitted
+    evaluation: PolicyEvaluation
+
+
+@dataclass(frozen=True)
+class _Retraining:
+    """The steps after extraction, over what they all need."""
+
+    job: RetrainJob
+    dataset: Dataset
+    store: PolicyStore
+    registry: Registry
+    ledger: Ledger
+    now_ms: int
+    progress: Progress
+    log: RunLog
+
+    def outcome(self) -> Outcome:
+        rows, config = len(self.dataset), self.job.config
+        held_back = math.ceil(rows * config.hold_back)
+        self.log.data(self.dataset, held_back, self.job.point)
+        if rows < config.min_events:
+            return self._too_few(rows, "in the window", config.min_events, "min_events")
+        if held_back < config.gate.min_events:
+            return self._too_few(held_back, "held back", config.gate.min_events, "gate.min_events")
+        work = self._work()
+        done = None if self.job.dry_run else self._done(work)
+        if done is not None:
+            return done
+
+        train, held = self.dataset.rows(slice(rows - held_back)), self.dataset.rows(slice(rows - held_back, rows))
+        self.progress(f"split: {len(train)} to fit on, the newest {len(held)} held back")
+        q_hat = cross_fit(held, self.job.point)
+        champion, acting = self._champion(held)
+        baseline, note = self._baseline(champion, acting, held, q_hat)
+        candidates = self._candidates(train, held, q_hat, self._next_generation(acting))
+        evaluations = {CHAMPION: baseline} | {name: c.evaluation for name, c in candidates.items()}
+        self.log.evaluations(evaluations)
+
+        verdicts = {
+            name: judge(
+                found.evaluation,
+                baseline,
+                config.gate,
+                comparisons=len(candidates),
+                reward_range=self.job.point.reward.range,
+            )
+            for name, found in candidates.items()
+        }
+        self.log.verdicts(verdicts)
+        # The highest estimate of those that pass: one with a higher estimate may rest on too few effective rows.
+        best = max(
+            candidates, key=lambda name: (verdicts[name].promoted, candidates[name].evaluation.estimates["dr"].value)
+        )
+        verdict = verdicts[best]
+        words = f"{best} {candidates[best].policy.version} {verdict.summary}{note}"
+        entry = self._entry_of(candidates[best], baseline, verdict, words)
+        version = None
+        if not self.job.dry_run:
+            version = self._write(candidates[best], held, entry, verdict, work)
+        return Outcome(
+            ExitCode.PROMOTED if verdict.promoted else ExitCode.REFUSED,
+            words,
+            rows=rows,
+            held_back=held_back,
+            champion=None if champion is None else champion.version,
+            estimates={name: evaluation.estimates for name, evaluation in evaluations.items()},
+            verdict=verdict,
+            policy=candidates[best].policy,
+            learner=candidates[best].fitted.learner,
+            generation=entry,
+            run_id=self.log.run_id,
+            registry_version=version,
+        )
+
+    def _too_few(self, found: int, where: str, least: int, setting: str) -> Outcome:
+        words = f"{found} feedbacks {where} of at least {least} ({setting}); wait for more, or widen the window"
+        return Outcome(ExitCode.NOT_ENOUGH_DATA, words, rows=len(self.dataset), run_id=self.log.run_id)
+
+    def _work(self) -> str:
+        """Return what decides the result: data, configuration and code; not the hour."""
+        job = self.job
+        parts = [job.name, job.point.model_dump(mode="json"), job.config.model_dump(mode="json"), job.code_version]
+        return hashlib.sha256(json.dumps([self.dataset.digest(), *parts], sort_keys=True).encode()).hexdigest()
+
+    def _done(self, work: str) -> Outcome | None:
+        """Return the outcome of the same work if it was brought to its end before."""
+        version = self.registry.find(self.job.name, _WORK_TAG, work)
+        if version is None:
+            return None
+        entries = self.ledger.generations(self.job.name)
+        entry = next((e for e in reversed(entries) if e.policy_version == version.tags[_VERSION_TAG]), None)
+        if entry is None:
+            return None
+        return Outcome(
+            ExitCode.PROMOTED if entry.promoted else ExitCode.REFUSED,
+            f"nothing to do: the same feedback was trained on before (version {version.version}: {entry.verdict})",
+            rows=len(self.dataset),
+            generation=entry,
+            run_id=self.log.run_id,
+            registry_version=version.version,
+        )
+
+    def _champion(self, held: Dataset) -> tuple[Policy | None, str]:
+        """Return the policy that acted when the held-back part began, if it can be had, and its version."""
+        version = str(held.policy_version[0])
+        try:
+            policy = self.store.load(self.job.name, version)
+        except SnapshotError:
+            return None, version
+        features = (policy.point.context, policy.point.actions.features)
+        same = features == (self.job.point.context, self.job.point.actions.features)
+        return (policy if same else None), version
+
+    def _baseline(
+        self, champion: Policy | None, version: str, held: Dataset, q_hat: Float64
+    ) -> tuple[PolicyEvaluation, str]:
+        """Return the evaluation that candidates are held against, and a note where it is not the champion's."""
+        if champion is not None:
+            try:
+                return evaluate_policy(champion, held, q_hat), ""
+            except OracleFailure as error:
+                why = f"its oracle failed: {error}"
+        else:
+            why = "its file is gone, or it has other features"
+        return evaluate_logging(held, q_hat), f" (compared with the policies that acted, not with {version}: {why})"
+
+    def _candidates(self, train: Dataset, held: Dataset, q_hat: Float64, generation: int) -> dict[str, _Candidate]:
+        found: dict[str, _Candidate] = {}
+        for name in self.job.config.oracles:
+            fitted = FITTERS[name](train, self.job.point, self.job.config.lightgbm, self.job.config.seed)
+            policy = candidate(self.job.name, self.job.point, fitted, generation=generation, created_ms=self.now_ms)
+            found[name] = _Candidate(policy, fitted, evaluate_policy(policy, held, q_hat))
+            estimate = found[name].evaluation.estimates["dr"]
+            self.progress(
+                f"fit and evaluate: {name} {policy.version} estimated at {estimate.value:.4f} "
+                f"({estimate.low:.4f} to {estimate.high:.4f})"
+            )
+        return found
+
+    def _next_generation(self, acting: str) -> int:
+        """Return one more than any generation that acts, serves or was promoted."""
+        current = self.store.current(self.job.name)
+        known = [_generation(version) for version in (acting, current) if version is not None]
+        return max(*known, _last_promoted(self.ledger, self.job.name), 0) + 1
+
+    def _entry_of(self, best: _Candidate, champion: PolicyEvaluation, verdict: Verdict, words: str) -> Generation:
+        start_ms, end_ms = self.job.window(self.now_ms)
+        return Generation(
+            decision_point=self.job.name,
+            generation=best.policy.generation,
+            policy_version=best.policy.version,
+            oracle=best.policy.oracle.kind,
+            trained_ms=self.now_ms,
+            window_start_ms=start_ms,
+            window_end_ms=end_ms,
+            rows=len(self.dataset),
+            reason=self.job.reason,
+            promoted=verdict.promoted,
+            verdict=words,
+            run_id=self.log.run_id or "",
+            estimate=best.evaluation.estimates["dr"].value,
+            champion_estimate=champion.estimates["dr"].value,
+            difference_low=verdict.difference.low,
+            difference_high=verdict.difference.high,
+        )
+
+    def _write(self, best: _Candidate, held: Dataset, entry: Generation, verdict: Verdict, work: str) -> str:
+        """Keep the candidate, promoted or not, in the order that the module's head gives; return its version."""
+        policy, name = best.policy, self.job.name
+        if verdict.promoted:
+            learner = best.fitted.learner
+            if learner is not None:
+                # The policy stays as it was evaluated; what is learned next goes on from the end of the window.
+                learner.partial_fit(held.chosen_matrix(), held.chosen_actions(), held.reward)
+                save_learner(learner_path(self.store, name, policy.version), learner)
+            self.store.save(policy)
+        tags = {
+            _WORK_TAG: work,
+            _VERSION_TAG: policy.version,
+            _GENERATION_TAG: json_format.MessageToJson(entry, indent=None),
+            "generation": policy.generation,
+            "oracle": policy.oracle.kind,
+            "gate": "passed" if verdict.promoted else "refused",
+            "verdict": entry.verdict,
+        }
+        version = self.registry.register(policy, entry.run_id, tags).version
+        entry.registry_version = version
+        self.log.tags(policy_version=policy.version, registry_version=version)
+        if verdict.promoted:
+            self.registry.promote(name, version)
+        else:
+            self.registry.challenge(name, version)
+        self.ledger.append(entry)
+        return version
+
+
+def _entry(text: str, version: str) -> Generation:
+    entry = json_format.Parse(text, Generation())
+    entry.registry_version = version
+    return entry
+
+
+def _generation(version: str) -> int:
+    try:
+        return generation_of(version)
+    except ValueError:
+        return 0  # feedback that was logged by another system
+
+
+def _last_promoted(ledger: Ledger, point: str) -> int:
+    return max((entry.generation for entry in ledger.generations(point) if entry.promoted), default=0)

@@ -1,0 +1,165 @@
+"""What a retraining writes to its MLflow run; nothing in a dry run."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Self
+
+import numpy as np
+
+from engine.config import DecisionPoint
+from engine.errors import RegistryError
+from training import plots
+from training.dataset import Dataset
+from training.evaluation.policy import PolicyEvaluation
+from training.gate import Verdict
+from training.job import RetrainJob
+from training.registry import Registry
+
+CHAMPION = "champion"
+
+
+class RunLog:
+    """The run of one retraining.
+
+    Parameters
+    ----------
+    registry
+        Where it is kept; ``None``: nothing is written.
+    run_id
+        Its id; ``None`` in a dry run.
+    now_ms
+        Time of its metrics.
+    """
+
+    def __init__(self, registry: Registry | None, run_id: str | None, now_ms: int) -> None:
+        self._registry = registry
+        self.run_id = run_id
+        self._now_ms = now_ms
+
+    @classmethod
+    @contextmanager
+    def open(cls, registry: Registry | None, job: RetrainJob, dataset: Dataset, now_ms: int) -> Iterator[Self]:
+        """Start the run, and end it with the block: as failed if an error leaves it."""
+        if registry is None:
+            yield cls(None, None, now_ms)
+            return
+        start_ms, end_ms = job.window(now_ms)
+        run_id = registry.start_run(
+            f"{job.name}-{job.reason}-{now_ms}",
+            params=_parameters(job),
+            tags={
+                "decision_point": job.name,
+                "reason": job.reason,
+                "window_start_ms": start_ms,
+                "window_end_ms": end_ms,
+                "rows": len(dataset),
+                "data_digest": dataset.digest(),
+                "seed": job.config.seed,
+                "code_version": job.code_version,
+            },
+        )
+        try:
+            yield cls(registry, run_id, now_ms)
+        except BaseException as error:
+            # The registry may be what failed; its second error would hide the first.
+            with contextlib.suppress(RegistryError):
+                registry.set_run_tags(run_id, {"error": f"{type(error).__name__}: {error}"[:1_000]})
+                registry.end_run(run_id, "FAILED")
+            raise
+        registry.end_run(run_id, "FINISHED")
+
+    def data(self, dataset: Dataset, held_back: int, point: DecisionPoint) -> None:
+        """Write what the feedback was like."""
+        if self._registry is None or self.run_id is None or len(dataset) == 0:
+            return
+        middle = sum(point.reward.range) / 2
+        p = dataset.probabilities
+        entropy = -float(np.sum(p * np.log(p, out=np.zeros_like(p), where=p > 0.0))) / len(dataset)
+        metrics = {
+            "logged/rows": len(dataset),
+            "logged/held_back": held_back,
+            "logged/mean_reward": float(dataset.reward.mean()),
+            "logged/reward_deviation": float(dataset.reward.std()),
+            "logged/positives": float((dataset.reward > middle).mean()),
+            "logged/defaulted": float(dataset.defaulted.mean()),
+            "logged/action_entropy": entropy,
+            "logged/min_propensity": float(dataset.propensity.min()),
+        }
+        self._registry.log_metrics(self.run_id, metrics, time_ms=self._now_ms)
+        self._registry.log_figures(
+            self.run_id,
+            {
+                "reward_over_time": plots.reward_over_time(dataset, held_back),
+                "propensities": plots.propensities(dataset),
+            },
+        )
+
+    def evaluations(self, evaluations: Mapping[str, PolicyEvaluation]) -> None:
+        """Write every estimate with its bounds and diagnostics, by policy."""
+        if self._registry is None or self.run_id is None:
+            return
+        metrics: dict[str, float] = {}
+        for policy, evaluation in evaluations.items():
+            for name, estimate in evaluation.estimates.items():
+                metrics[f"{policy}/{name}"] = estimate.value
+                metrics[f"{policy}/{name}_low"] = estimate.low
+                metrics[f"{policy}/{name}_high"] = estimate.high
+            shared = evaluation.estimates["dr"]
+            metrics[f"{policy}/effective_sample_size"] = shared.effective_sample_size
+            metrics[f"{policy}/max_weight"] = shared.max_weight
+            metrics[f"{policy}/mean_weight"] = shared.mean_weight
+            metrics[f"{policy}/unsupported"] = evaluation.unsupported
+        self._registry.log_metrics(self.run_id, metrics, time_ms=self._now_ms)
+        predicted = {
+            policy: evaluation.predicted
+            for policy, evaluation in evaluations.items()
+            if evaluation.predicted is not None
+        }
+        reward = next(iter(evaluations.values())).rows.reward
+        self._registry.log_figures(
+            self.run_id,
+            {
+                "calibration": plots.calibration(predicted, reward),
+                "estimates": plots.estimates({policy: found.estimates for policy, found in evaluations.items()}),
+            },
+        )
+
+    def verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
+        """Write each check of each candidate with its bound, and the difference to the champion."""
+        if self._registry is None or self.run_id is None:
+            return
+        metrics: dict[str, float] = {}
+        for candidate, verdict in verdicts.items():
+            metrics[f"{candidate}/difference"] = verdict.difference.value
+            metrics[f"{candidate}/difference_low"] = verdict.difference.low
+            metrics[f"{candidate}/difference_high"] = verdict.difference.high
+            metrics[f"{candidate}/confidence"] = verdict.confidence
+            for check in verdict.checks:
+                metrics[f"{candidate}/gate/{check.name}"] = check.value
+                metrics[f"{candidate}/gate/{check.name}_bound"] = check.bound
+                metrics[f"{candidate}/gate/{check.name}_holds"] = float(check.holds)
+        self._registry.log_metrics(self.run_id, metrics, time_ms=self._now_ms)
+
+    def tags(self, **tags: object) -> None:
+        """Write tags."""
+        if self._registry is not None and self.run_id is not None:
+            self._registry.set_run_tags(self.run_id, tags)
+
+
+def _parameters(job: RetrainJob) -> dict[str, object]:
+    """Return everything that was set, one parameter a setting."""
+    config = job.config
+    return {
+        "oracles": ",".join(config.oracles),
+        "hold_back": config.hold_back,
+        "min_events": config.min_events,
+        "max_rows": config.max_rows,
+        "seed": config.seed,
+        **{f"gate.{key}": value for key, value in config.gate.model_dump().items()},
+        **{f"lightgbm.{key}": value for key, value in config.lightgbm.model_dump().items()},
+        **{f"linear.{key}": value for key, value in job.point.policy.oracle.model_dump().items() if key != "kind"},
+        **{f"exploration.{key}": value for key, value in job.point.policy.exploration.model_dump().items()},
+    }
