@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from engine.errors import LogError
 from engine.records import Alarm
-from streaming.embedded import EmbeddedLog
+from streaming.embedded import EmbeddedLog, EmbeddedTransaction
 from streaming.log import Message
 from streaming.monitor import MonitorRole, read_statistics
 from streaming.serve import latest_alarms
@@ -76,6 +77,28 @@ def test_a_commit_that_the_log_refuses_is_made_again(
         with pytest.raises(LogError, match="disk full"):
             role.step()
     assert latest_alarms(log) == []
+    role.step()
+    assert len(latest_alarms(log)) == 1
+    assert role.monitors[NAME].seen == 220
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(
+    log: EmbeddedLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = MonitorRole(log, POINTS, clock)
+    append(log, *STREAM)
+    with monkeypatch.context() as patch:
+        begin = log.transaction
+
+        @contextmanager
+        def lose_the_answer(writer: str) -> Iterator[EmbeddedTransaction]:
+            with begin(writer) as transaction:
+                yield transaction
+            raise LogError("connection lost")
+
+        patch.setattr(log, "transaction", lose_the_answer)
+        with pytest.raises(LogError, match="connection lost"):
+            role.step()
     role.step()
     assert len(latest_alarms(log)) == 1
     assert role.monitors[NAME].seen == 220
