@@ -12,7 +12,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
+#: Most columns of a decision point: the linear oracle's statistics grow with their square.
+MAX_WIDTH = 4_096
+FLOAT32_MAX = 3.4028234663852886e38
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d+)?)\s*(ms|s|m|h|d|w)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 
 
@@ -33,6 +36,7 @@ def parse_duration(value: object) -> int:
 Milliseconds = Annotated[
     int, BeforeValidator(lambda v: v if isinstance(v, int) and not isinstance(v, bool) else parse_duration(v))
 ]
+Scale = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=NAME)]
 
 
@@ -46,7 +50,7 @@ class NumberFeature(Model):
     """One number; what the oracle sees is ``value * scale``. A missing one counts as 0."""
 
     type: Literal["number"]
-    scale: float = Field(1.0, allow_inf_nan=False)
+    scale: Scale = 1.0
 
 
 class TextFeature(Model):
@@ -61,7 +65,7 @@ class VectorFeature(Model):
 
     type: Literal["vector"]
     size: int = Field(ge=1, le=65_536)
-    scale: float = Field(1.0, allow_inf_nan=False)
+    scale: Scale = 1.0
 
 
 Feature = Annotated[NumberFeature | TextFeature | VectorFeature, Field(discriminator="type")]
@@ -88,6 +92,8 @@ class RewardConfig(Model):
         low, high = self.range
         if not (float("-inf") < low < high < float("inf")):
             raise ValueError(f"range {list(self.range)} must be two finite numbers in ascending order")
+        if not 1e-9 <= high - low <= 1e12:
+            raise ValueError(f"range {list(self.range)} must be 1e-9 to 1e12 wide; choose another unit of reward")
         if not low <= self.default <= high:
             raise ValueError(f"default {self.default} lies outside range {list(self.range)}")
         return self
@@ -97,7 +103,7 @@ class LinearOracleConfig(Model):
     """Per-action ridge regression, learned online from sufficient statistics."""
 
     kind: Literal["linear"] = "linear"
-    ridge: float = Field(1.0, gt=0, allow_inf_nan=False)
+    ridge: float = Field(1.0, ge=1e-6, allow_inf_nan=False, description="less is lost in rounding beside many rows")
     forgetting: float = Field(
         1.0, gt=0.5, le=1.0, description="weight of an observation one update of its action later"
     )
@@ -142,6 +148,27 @@ class DecisionPoint(Model):
     unknown_features: Literal["reject", "ignore"] = "reject"
     reward: RewardConfig = RewardConfig()
     policy: PolicyConfig = PolicyConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> DecisionPoint:
+        features = [*self.context.values(), *self.actions.features.values()]
+        width = sum(_width(feature) for feature in features)
+        if width > MAX_WIDTH:
+            raise ValueError(
+                f"the features take {width} columns, more than {MAX_WIDTH}: the statistics of one action alone would "
+                f"take {8 * (width + 1) ** 2 / 2**30:.1f} GiB; use fewer buckets or shorter vectors"
+            )
+        return self
+
+
+def _width(feature: Feature) -> int:
+    match feature:
+        case NumberFeature():
+            return 1
+        case TextFeature():
+            return feature.buckets
+        case VectorFeature():
+            return feature.size
 
 
 class ServingConfig(Model):

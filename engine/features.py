@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import DecisionPoint, Feature, NumberFeature, TextFeature, VectorFeature
+from engine.config import FLOAT32_MAX, DecisionPoint, Feature, NumberFeature, TextFeature, VectorFeature
 from engine.errors import InvalidRequest
 from engine.records import Action, Features, Value
 
@@ -86,6 +86,10 @@ class FeatureBlock:
         self.numeric = np.array(numeric, dtype=np.intp)
         self.scale = np.array(scale, dtype=np.float32)
 
+    def feature_of(self, column: int) -> str:
+        """Return the name of the feature that a column belongs to."""
+        return next(name for name, place in self.columns.items() if place.start <= column < place.stop)
+
     def fill(self, out: Float32, named: Mapping[str, Value], path: str, *, packed: bool) -> None:
         """Write raw (unscaled) named values into a zeroed row; ``packed``: numeric ones came otherwise."""
         for name, value in named.items():
@@ -136,10 +140,23 @@ class FeatureBlock:
 
 
 def _float32(number: float, path: str) -> float:
-    # The bound is the greatest float32; NaN fails the comparison too.
-    if not abs(number) <= 3.4028234663852886e38:
+    # NaN fails the comparison too.
+    if not abs(number) <= FLOAT32_MAX:
         raise InvalidRequest(path, f"is {number}; send a finite number within the range of float32, or leave it out")
     return number
+
+
+def same_columns(one: DecisionPoint, other: DecisionPoint) -> bool:
+    """Say whether two decision points encode requests into the same columns, in the same order.
+
+    What was learned under one says nothing under another. Compared as text: dictionaries with the same features in
+    another order are equal, and their columns are not.
+    """
+    return _columns(one) == _columns(other)
+
+
+def _columns(point: DecisionPoint) -> str:
+    return point.model_dump_json(include={"context": True, "actions": {"features"}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +240,13 @@ class Encoder:
             raise InvalidRequest("actions", "are all excluded; leave at least one to draw from")
         if packed_actions:
             X[:, width + self.action.numeric] = self.action.unpack(packed_actions, count, "packed_actions")
-        X *= self.scale
+        with np.errstate(over="ignore"):
+            X *= self.scale
         if not np.isfinite(X).all():
-            column = int(np.argwhere(~np.isfinite(X))[0][1])
+            i, column = (int(index) for index in np.argwhere(~np.isfinite(X))[0])
+            block, path = (self.context, "context") if column < width else (self.action, f"actions[{i}]")
+            name = block.feature_of(column if column < width else column - width)
             raise InvalidRequest(
-                self.names[column], "times its scale is beyond float32; correct the value or the scale"
+                f"{path}.features.{name}", "times its scale is beyond float32; correct the value or the scale"
             )
         return Encoded(X, codes, available)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -85,7 +86,8 @@ class Policy:
 
     def digest(self) -> str:
         """SHA-256 over manifest and arrays: the same content has the same digest, wherever it was made."""
-        hasher = hashlib.sha256(json.dumps(self.manifest(), sort_keys=True).encode())
+        # The order of keys stays as it is: that of the features is the order of the columns.
+        hasher = hashlib.sha256(json.dumps(self.manifest()).encode())
         for key, array in sorted(self.oracle.arrays().items()):
             hasher.update(f"{key}:{array.dtype.str}:{array.shape}".encode())
             hasher.update(np.ascontiguousarray(array).tobytes())
@@ -98,8 +100,11 @@ class Policy:
         except Exception as error:
             # Whatever goes wrong in a model must not cost the caller the decision.
             raise OracleFailure(f"{type(error).__name__}: {error}") from error
-        if not np.isfinite(scores).all():
-            raise OracleFailure(f"score {scores[~np.isfinite(scores)][0]} is not finite")
+        if scores.shape != encoded.codes.shape:
+            raise OracleFailure(f"scores of shape {scores.shape} for {len(encoded.codes)} actions")
+        # In units of the reward's range, as the exploration gets them; NaN fails the comparison too.
+        if not float(np.abs(scores).max()) * self._unit <= sys.float_info.max:
+            raise OracleFailure(f"score {scores[np.abs(scores).argmax()]} is not finite in units of the reward's range")
         return scores
 
     def pmf(self, scores: Float64, available: NDArray[np.bool_]) -> Float64:

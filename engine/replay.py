@@ -14,6 +14,8 @@ def mismatch(decision: Decision, policy: Policy) -> str:
     Scores, vector and draw are computed again from the logged request and the policy's snapshot and compared
     without tolerance. A fallback is held to the fallback's vector: its scores were never used.
     """
+    if (decision.decision_point, decision.policy_version) != (policy.name, policy.version):
+        return f"{decision.decision_point} {decision.policy_version} was logged, this is {policy.name} {policy.version}"
     try:
         encoded = policy.encoder.encode(decision.context, decision.actions, decision.packed_actions)
     except InvalidRequest as error:
@@ -27,6 +29,8 @@ def mismatch(decision: Decision, policy: Policy) -> str:
             return f"scores {list(decision.scores)} were logged, {scores.tolist()} recomputed"
         vector = policy.pmf(scores, encoded.available).tolist()
     else:
+        if decision.scores:
+            return f"scores {list(decision.scores)} were logged, a fallback has none"
         vector = uniform_pmf(encoded.available).tolist()
     if vector != list(decision.probabilities):
         return f"probabilities {list(decision.probabilities)} were logged, {vector} recomputed"

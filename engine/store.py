@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ _CURRENT = "CURRENT"
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that at any time it is there with its old content or with its new one, also after a crash."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -59,7 +59,8 @@ def pack_policy(policy: Policy) -> bytes:
 def read_policy(path: Path) -> Policy:
     """Read a policy file; raises ``SnapshotError`` if it is missing, damaged, or of a later format."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             manifest = json.loads(archive["manifest"].tobytes())
             arrays = {key.removeprefix("oracle."): archive[key] for key in archive.files if key.startswith("oracle.")}
         if manifest["format"] != FORMAT:
@@ -79,7 +80,10 @@ def read_policy(path: Path) -> Policy:
         )
     except FileNotFoundError:
         raise SnapshotError(f"{path}: no such policy file; it was deleted, or never published here") from None
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, TypeError, OSError) as error:
+    except SnapshotError:
+        raise
+    except Exception as error:
+        # Damaged bytes make the readers of zip, arrays and JSON raise almost anything.
         raise SnapshotError(
             f"{path}: not a whole policy file ({type(error).__name__}: {error}); "
             "delete it, and the learner publishes the next one, or restore it from a copy"
@@ -136,7 +140,8 @@ class PolicyStore:
     def current(self, point: str) -> str | None:
         """Return the version to serve, or ``None`` before the first."""
         try:
-            return (self.root / point / _CURRENT).read_text().strip()
+            # What is no text names no policy either, and is refused with the pointer's content when it is loaded.
+            return (self.root / point / _CURRENT).read_text(errors="replace").strip()
         except FileNotFoundError:
             return None
 

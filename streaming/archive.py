@@ -79,8 +79,8 @@ class ArchiveRole:
         self._max_bytes = max_bytes
         self._max_age_ms = max_age_ms
         self._retention_ms = retention_ms
-        self._writer = ArchiveWriter(directory, points)
         self._consumer = log.consumer(ARCHIVE, [FEEDBACK])
+        self._writer = ArchiveWriter(directory, points)  # last: what fails after it would leave the archive locked
         self._placed: frozenset[TopicPartition] = frozenset()
         self._buffer: list[Feedback] = []
         self._offsets: dict[int, int] = {}

@@ -20,6 +20,7 @@ from streaming.log import Log
 from streaming.serve import latest_alarms, open_log, tail
 from streaming.topics import DEAD_LETTERS, FEEDBACK, GENERATIONS, OUTCOMES
 from streaming.up import whereabouts
+from training.archive import ArchiveReader
 
 MINUTE = 60_000
 
@@ -55,6 +56,7 @@ def examine(config: Config, now_ms: int) -> Iterator[Finding]:
             for name in config.decision_points:
                 yield from _join(config, log, name, books.get(name, JoinAccounting()))
                 yield from _policy(config, log, name, now_ms)
+                yield from _archive(config, name)
                 yield from _alarms(log, name)
     except LeewayError as error:
         yield Finding(Level.PROBLEM, "log", str(error))
@@ -162,6 +164,16 @@ def _policy(config: Config, log: Log, name: str, now_ms: int) -> Iterator[Findin
         )
     else:
         yield Finding(Level.OK, subject, words)
+
+
+def _archive(config: Config, name: str) -> Iterator[Finding]:
+    subject = f"{name} archive"
+    try:
+        rows = ArchiveReader(config.archive_dir).count(name, 0)
+    except LeewayError as error:
+        yield Finding(Level.PROBLEM, subject, f"cannot be read, so nothing is archived or retrained: {error}")
+    else:
+        yield Finding(Level.OK, subject, f"{rows} feedbacks")
 
 
 def _alarms(log: Log, name: str) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -17,6 +18,8 @@ from streaming.log import Record, TopicPartition
 
 if TYPE_CHECKING:
     from streaming.embedded import EmbeddedLog
+
+logger = logging.getLogger(__name__)
 
 _NAP_S = 0.02
 
@@ -96,6 +99,7 @@ class EmbeddedConsumer:
             taken = self._locks.acquire()
             # Only now: the member that had the partition may have committed until it let go.
             committed = self._log.committed(self._group) if taken else {}
+            ends = {topic: self._log.ends(topic) for topic in self._partitions} if taken else {}
         except BaseException:
             self._release()  # a partition that is locked and not read would be lost to all members
             raise
@@ -103,7 +107,15 @@ class EmbeddedConsumer:
             for number in taken:
                 if number < partitions:
                     where = TopicPartition(topic, number)
-                    self._positions[where] = committed.get(where, 0)
+                    start, end = committed.get(where, 0), ends[topic][number]
+                    if start > end:
+                        # Else it would pass over all that comes until the new log is as long as the old one was.
+                        logger.error(
+                            "%s has read %s/%d up to offset %d, and it ends at %d: it is another log, and is read "
+                            "from its beginning", self._group, topic, number, start, end,
+                        )  # fmt: skip
+                        start = 0
+                    self._positions[where] = start
 
     def _fetch(self, max_records: int) -> list[Record]:
         partitions = list(self._positions)

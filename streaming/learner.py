@@ -196,7 +196,7 @@ class LearnerRole:
         self.points: dict[str, PointLearner] = {}
         self.learned: Counter[str] = Counter()
         self.last_learned_ms: dict[str, int] = {}
-        self._restore(points)
+        self._restore(points, log)
         self._consumer = log.consumer(LEARNER, [FEEDBACK, GENERATIONS, ALARMS])
         self._placed: set[TopicPartition] = set()
         for learner in self.points.values():
@@ -304,7 +304,7 @@ class LearnerRole:
         self._store.publish(policy)
         logger.info("%s: generation %d serves: %s", learner.name, generation.generation, policy.version)
 
-    def _restore(self, points: Mapping[str, DecisionPoint]) -> None:
+    def _restore(self, points: Mapping[str, DecisionPoint], log: Log) -> None:
         manifest, arrays = self._read_checkpoint()
         try:
             self.points = {
@@ -312,6 +312,9 @@ class LearnerRole:
                 for name, point in points.items()
             }
             self._offsets = {TopicPartition(topic, number): offset for topic, number, offset in manifest["offsets"]}
+            ends = {topic: log.ends(topic) for topic in {where.topic for where in self._offsets}}
+            if any(offset > ends[where.topic].get(where.partition, 0) for where, offset in self._offsets.items()):
+                raise SnapshotError("it has read further than the log reaches: this is another log")
         except (SnapshotError, KeyError, ValueError) as error:
             # Statistics and offsets belong together: without the one the other is of no use.
             logger.error("%s: cannot go on from here (%s); learning again from the log's beginning", self._path, error)

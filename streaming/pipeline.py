@@ -104,10 +104,10 @@ class Housekeeper:
 
     def step(self) -> int:
         """Do both."""
-        self._pipeline.observe()
         if self._clock() - self._expired_ms > 60_000:
             self._expired_ms = self._clock()
             self._pipeline.expire(self._expired_ms)
+        self._pipeline.observe()
         return 0
 
     def close(self) -> None:

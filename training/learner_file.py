@@ -7,7 +7,6 @@ from a retrained policy as if it had seen the whole window itself, the held-back
 from __future__ import annotations
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +37,13 @@ def save_learner(path: Path, learner: LinearLearner) -> None:
 def read_learner(path: Path) -> LinearLearner:
     """Read the statistics; raises ``SnapshotError`` if the file is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: np.load leaves a file open that turns out to be no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return LinearLearner.from_arrays(dict(archive))
     except FileNotFoundError:
         raise SnapshotError(f"{path}: no such file; it was deleted, or the policy has no linear oracle") from None
-    except (zipfile.BadZipFile, EOFError, KeyError, ValueError, OSError) as error:
+    except Exception as error:
+        # Damaged bytes make the readers of zip, arrays and JSON raise almost anything.
         raise SnapshotError(
             f"{path}: no whole file of learner statistics ({type(error).__name__}: {error}); delete it, and learning "
             "starts afresh from the feedback that follows"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from google.protobuf import json_format
 
 from engine.errors import SnapshotError
+from engine.features import same_columns
 from engine.policy import OracleFailure, Policy
 from engine.records import Generation, generation_of
 from engine.store import PolicyStore
@@ -230,8 +231,7 @@ class _Retraining:
             policy = self.store.load(self.job.name, version)
         except SnapshotError:
             return None, version
-        features = (policy.point.context, policy.point.actions.features)
-        same = features == (self.job.point.context, self.job.point.actions.features)
+        same = same_columns(policy.point, self.job.point)
         return (policy if same else None), version
 
     def _baseline(

@@ -6,6 +6,7 @@ a process may use MLflow for something else as well.
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import logging
 import tempfile
@@ -31,6 +32,7 @@ CHALLENGER = "challenger"
 PREVIOUS = "previous"
 DIGEST_TAG = "policy_digest"
 
+_SQLITE = "sqlite:///"
 _POLICY_FILE = "policy.npz"
 _REQUIREMENTS = ("leeway", "numpy", "pandas", "lightgbm", "mlflow")
 
@@ -217,6 +219,8 @@ class Registry:
         with warnings.catch_warnings():
             # MLflow's tables use a loader of SQLAlchemy that is on its way out.
             warnings.filterwarnings("ignore", message="The ``noload`` loader strategy is deprecated")
+            if self.tracking_uri.startswith(_SQLITE):
+                _create_database(Path(self.tracking_uri.removeprefix(_SQLITE)))
             return mlflow.MlflowClient(tracking_uri=self.tracking_uri, registry_uri=self.tracking_uri)
 
     @cached_property
@@ -228,9 +232,9 @@ class Registry:
 
     def _artifacts(self) -> str | None:
         """Beside a SQLite file; a server knows its own place. (MLflow's default is the working directory.)"""
-        if not self.tracking_uri.startswith("sqlite:///"):
+        if not self.tracking_uri.startswith(_SQLITE):
             return None
-        return str(Path(self.tracking_uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts")
+        return str(Path(self.tracking_uri.removeprefix(_SQLITE)).absolute().parent / "mlartifacts")
 
     @contextmanager
     def _asking(self, what: str) -> Iterator[None]:
@@ -250,6 +254,27 @@ class Registry:
                 f"registry {self.tracking_uri} did not {what}: {reason}; see that MLflow is up, that its database is "
                 "not locked by another process and its disk not full, then run the same command again"
             ) from error
+
+
+def _create_database(path: Path) -> None:
+    """Make MLflow's SQLite file unless it is there, whole or not at all.
+
+    MLflow builds its tables in dozens of steps, and cannot go on where it was cut off between two of them: such a
+    file would end all retraining. So it is built under another name.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # waits for another process that builds it
+        if path.exists():
+            return
+        draft = path.with_name(f".{path.name}.draft")
+        for leftover in path.parent.glob(f"{draft.name}*"):
+            leftover.unlink()
+        uri = f"{_SQLITE}{draft}"
+        mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri).search_registered_models(max_results=1)
+        draft.rename(path)
 
 
 def _version(found: Any) -> RegisteredVersion:

@@ -6,7 +6,9 @@ temporary directory and compares.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -21,9 +23,15 @@ def generate(target: Path) -> list[Path]:
 
     well_known = str(files("grpc_tools").joinpath("_proto"))
     googleapis = str(Path(str(files("google.rpc").joinpath("status.proto"))).parents[2])
+    # The plugins are installed beside the interpreter, which need not be on the path.
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    plugins = {name: shutil.which(name, path=places) for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")}
+    if None in plugins.values():
+        raise RuntimeError(f"no {' or '.join(plugins)} to be found; install the extra of developers, leeway[dev]")
     sources = [f"leeway/v1/{name}.proto" for name in PROTOS]
     arguments = [
         "protoc",
+        *(f"--plugin={name}={where}" for name, where in plugins.items()),
         f"-I{ROOT}",
         f"-I{well_known}",
         f"-I{googleapis}",

@@ -12,6 +12,8 @@ import numpy as np
 from engine.config import ExplorationConfig, SquareCBConfig
 from engine.exploration.base import Float64
 
+_GREATEST = np.finfo(np.float64).max
+
 
 class SquareCB:
     """Probability of an action falls with the inverse of its gap to the best score.
@@ -56,8 +58,12 @@ class SquareCB:
 
     def pmf(self, scores: Float64, learned: int) -> Float64:
         """Return the inverse-gap-weighted vector."""
-        best = scores == scores.max()
-        p: Float64 = 1.0 / (len(scores) + self.gamma(learned) * (scores.max() - scores))
+        top = scores.max()
+        best = scores == top
+        with np.errstate(over="ignore"):
+            # What is beyond float64 counts as its greatest number, so that the action keeps its support.
+            gap = np.minimum(top - scores, _GREATEST)
+            p: Float64 = 1.0 / (len(scores) + np.minimum(self.gamma(learned) * gap, _GREATEST))
         p[best] = 0.0
         p[best] = (1.0 - p.sum()) / np.count_nonzero(best)
         return p

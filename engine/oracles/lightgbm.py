@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -46,10 +47,15 @@ class LightGBMOracle:
         return np.asarray(self._booster.predict(rows, num_threads=1), dtype=np.float64)
 
     def arrays(self) -> Arrays:
-        """Return the model's text as bytes."""
-        return {"model": np.frombuffer(self.text.encode(), dtype=np.uint8)}
+        """Return the model's text as bytes, and its checksum."""
+        model = self.text.encode()
+        return {"model": np.frombuffer(model, dtype=np.uint8), "crc32": np.array(zlib.crc32(model))}
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> LightGBMOracle:
-        """Build it from the text."""
-        return cls(np.asarray(arrays["model"], dtype=np.uint8).tobytes().decode())
+        """Build it from the text; raises ``ValueError`` where it is damaged."""
+        model = np.asarray(arrays["model"], dtype=np.uint8).tobytes()
+        # LightGBM's parser takes some cut texts for whole ones, and others end the process.
+        if zlib.crc32(model) != int(arrays["crc32"]):
+            raise ValueError("the text of the LightGBM model does not match its checksum")
+        return cls(model.decode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -12,6 +13,9 @@ from engine.features import Float32
 from engine.oracles.base import Arrays
 
 Float64 = NDArray[np.float64]
+
+#: NumPy's iteration buffer holds so many numbers; ``einsum`` cuts longer rows in places that depend on their number.
+_BLOCK = 8_192
 
 
 class LinearOracle:
@@ -39,8 +43,12 @@ class LinearOracle:
     def predict(self, X: Float32, codes: NDArray[np.int64]) -> Float64:
         """Return the expected reward of each row; see ``Oracle.predict``."""
         theta = self.theta[codes]
+        rows = X.astype(np.float64, order="C")
+        scores: Float64 = theta[:, 0].copy()
         # einsum without an optimiser sums each row in one order, whatever the number of rows: replay is exact.
-        scores: Float64 = theta[:, 0] + np.einsum("ij,ij->i", theta[:, 1:], X.astype(np.float64))
+        for start in range(0, X.shape[1], _BLOCK):
+            stop = start + _BLOCK
+            scores += np.einsum("ij,ij->i", theta[:, 1 + start : 1 + stop], rows[:, start:stop])
         return scores
 
     def arrays(self) -> Arrays:
@@ -49,9 +57,9 @@ class LinearOracle:
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> LinearOracle:
-        """Build it from ``theta``."""
+        """Build it from ``theta``; raises ``ValueError`` where it is damaged."""
         theta = np.array(arrays["theta"], dtype=np.float64)
-        if theta.ndim != 2 or not np.isfinite(theta).all():
+        if theta.ndim != 2 or theta.size == 0 or not np.isfinite(theta).all():
             raise ValueError("theta must be a matrix of finite numbers")
         return cls(theta)
 
@@ -156,18 +164,22 @@ class LinearLearner:
             "A": self._A,
             "b": self._b,
             "learned": np.array(self.learned),
-            "vocabulary": np.array(self.vocabulary, dtype=np.str_),
+            # An array of texts would pad each to the longest and lose zero bytes at the end.
+            "vocabulary": np.frombuffer(json.dumps(self.vocabulary).encode(), dtype=np.uint8),
             "settings": np.array([self.ridge, self.forgetting, self.max_actions]),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> LinearLearner:
-        """Build it again from ``arrays``."""
+        """Build it again from ``arrays``; raises ``ValueError`` where they do not fit each other."""
         ridge, forgetting, max_actions = (float(v) for v in np.asarray(arrays["settings"], dtype=np.float64))
-        A = np.array(arrays["A"], dtype=np.float64)
-        learner = cls(A.shape[1] - 1, ridge=ridge, forgetting=forgetting, max_actions=int(max_actions))
-        learner._A, learner._b = A, np.array(arrays["b"], dtype=np.float64)
-        learner.vocabulary = [str(action) for action in arrays["vocabulary"]]
+        A, b = (np.array(arrays[key], dtype=np.float64) for key in ("A", "b"))
+        vocabulary = json.loads(np.asarray(arrays["vocabulary"], dtype=np.uint8).tobytes())
+        if b.ndim != 2 or len(b) != 1 + len(vocabulary) or A.shape != (*b.shape, b.shape[1]):
+            raise ValueError(f"statistics A {A.shape}, b {b.shape} do not fit {len(vocabulary)} actions")
+        learner = cls(b.shape[1] - 1, ridge=ridge, forgetting=forgetting, max_actions=int(max_actions))
+        learner._A, learner._b = A, b
+        learner.vocabulary = vocabulary
         learner._codes = {action: code for code, action in enumerate(learner.vocabulary, start=1)}
         learner.learned = int(arrays["learned"])
         return learner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -10,11 +11,13 @@ from grpc_status import rpc_status
 
 from engine import __version__
 from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
-from engine.errors import LeewayError
+from engine.errors import LeewayError, SnapshotError
 from engine.records import Alarm, JoinAccounting
 from engine.serving.errors import status_of
 from engine.serving.service import DecisionService
 from engine.store import PolicyStore
+
+logger = logging.getLogger(__name__)
 
 
 class Insight(Protocol):
@@ -67,24 +70,32 @@ class AdminServicer(admin_pb2_grpc.LeewayAdminServicer):
     def ListPolicies(  # noqa: N802
         self, request: admin_pb2.ListPoliciesRequest, context: grpc.ServicerContext
     ) -> admin_pb2.ListPoliciesResponse:
-        """Return the policies on disk, oldest first; the one that acts is marked."""
+        """Return the policies on disk, oldest first; the one that acts is marked.
+
+        One that cannot be read is listed by its version alone: it must not hide the others.
+        """
         reply = admin_pb2.ListPoliciesResponse()
         try:
             names = [self._service.slot(request.decision_point).name] if request.decision_point else self._service.slots
             for name in names:
                 acting = self._service.slots[name].policy.version
                 for label in self._store.versions(name):
-                    policy = self._store.load(name, label)
-                    reply.policies.add(
-                        decision_point=name,
-                        policy_version=label,
-                        generation=policy.generation,
-                        oracle=policy.oracle.kind,
-                        exploration=policy.exploration.kind,
-                        created_ms=policy.created_ms,
-                        learned=policy.learned,
-                        acting=label == acting,
-                    )
+                    reply.policies.add(decision_point=name, policy_version=label, acting=label == acting)
+                    reply.policies[-1].MergeFrom(self._summary(name, label))
         except LeewayError as error:
             context.abort_with_status(rpc_status.to_status(status_of(error)))
         return reply
+
+    def _summary(self, name: str, label: str) -> admin_pb2.PolicySummary:
+        try:
+            policy = self._store.load(name, label)
+        except SnapshotError as error:
+            logger.warning("%s: %s", name, error)
+            return admin_pb2.PolicySummary()
+        return admin_pb2.PolicySummary(
+            generation=policy.generation,
+            oracle=policy.oracle.kind,
+            exploration=policy.exploration.kind,
+            created_ms=policy.created_ms,
+            learned=policy.learned,
+        )

@@ -13,6 +13,8 @@ from engine.errors import InvalidRequest, LogError, UnknownDecisionPoint
 
 DOMAIN = "leeway"
 _RETRY = Duration(seconds=1)
+#: Bytes of a text. A status travels in trailing metadata, three texts and their encoding, and gRPC allows 8 KiB.
+_LONGEST = 1_000
 
 
 def status_of(error: BaseException) -> Status:
@@ -41,7 +43,9 @@ def status_of(error: BaseException) -> Status:
 
 
 def _field(error: InvalidRequest) -> error_details_pb2.BadRequest:
-    violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.problem)
+    violation = error_details_pb2.BadRequest.FieldViolation(
+        field=_shortened(error.field), description=_shortened(error.problem)
+    )
     return error_details_pb2.BadRequest(field_violations=[violation])
 
 
@@ -51,10 +55,15 @@ def _status(
     reason: str,
     detail: error_details_pb2.BadRequest | error_details_pb2.RetryInfo | None = None,
 ) -> Status:
-    status = Status(code=code, message=message)
+    status = Status(code=code, message=_shortened(message))
     for part in (error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN), detail):
         if part is not None:
             packed = Any()
             packed.Pack(part)
             status.details.append(packed)
     return status
+
+
+def _shortened(text: str) -> str:
+    data = text.encode(errors="replace")
+    return data.decode() if len(data) <= _LONGEST else data[:_LONGEST].decode(errors="ignore") + "..."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import time
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,6 +22,28 @@ logger = logging.getLogger(__name__)
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["Leeway"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["LeewayAdmin"].full_name
+
+
+class _Health(health.HealthServicer):
+    """Standard health whose watchers are let go: a call that never ends would hold every drain to its last second."""
+
+    def __init__(self) -> None:
+        super().__init__(experimental_non_blocking=True)
+        self._watchers: set[Callable[..., Any]] = set()
+
+    def Watch(  # noqa: N802
+        self, request: Any, context: grpc.ServicerContext, send_response_callback: Callable[..., Any] | None = None
+    ) -> Any:
+        """Send the status of a service now and whenever it changes."""
+        if send_response_callback is not None:
+            self._watchers.add(send_response_callback)
+            context.add_callback(lambda: self._watchers.discard(send_response_callback))
+        return super().Watch(request, context, send_response_callback)
+
+    def release(self) -> None:
+        """End the calls of all who watch."""
+        for send in tuple(self._watchers):
+            send(None)
 
 
 class Server:
@@ -42,7 +66,7 @@ class Server:
     ) -> None:
         self._config = config
         self._admin = admin
-        self._health = health.HealthServicer(experimental_non_blocking=True)
+        self._health = _Health()
         self._names = [SERVICE, *(f"{SERVICE}/{point}" for point in points)]
         self._server = grpc.server(
             concurrent.futures.ThreadPoolExecutor(config.workers, thread_name_prefix="decide"),
@@ -75,15 +99,15 @@ class Server:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return self.port
 
-    def stop(self, *, wait: bool = True) -> None:
+    def stop(self, hurry: threading.Event) -> None:
         """Drain: not ready, a pause for balancers to notice, no new requests, those under way end.
 
-        ``wait=False`` leaves the pause out.
+        ``hurry`` leaves the pause out, or cuts it short when it is set meanwhile.
         """
         self._admin.draining = True
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
-        if wait:
-            time.sleep(self._config.drain / 1_000.0)
-        self._server.stop(self._config.drain_grace / 1_000.0).wait()
-        self._health.enter_graceful_shutdown()
+        hurry.wait(self._config.drain / 1_000.0)
+        ended = self._server.stop(self._config.drain_grace / 1_000.0)
+        self._health.release()
+        ended.wait()

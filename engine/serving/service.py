@@ -185,6 +185,7 @@ class DecisionService:
                 return known[1]
         try:
             decision = decide(slot.policy, request, decision_id or new_id(), now_ms, hurry=hurry)
+            recording = self._recorder.record([decision])
         except BaseException as error:
             self._forget(decision_id)
             answer.set_exception(error)  # a retry that came in between waits for this future
@@ -194,13 +195,15 @@ class DecisionService:
             error = outcome.exception()
             if error is None:
                 slot.count(decision)
-                self._observer.decision(decision)
                 answer.set_result(response(decision))
+                with self._lock:
+                    self._trim()
+                self._observer.decision(decision)
             else:
                 self._forget(decision_id)
                 answer.set_exception(error)
 
-        self._recorder.record([decision]).add_done_callback(recorded)
+        recording.add_done_callback(recorded)
         return answer
 
     def report(self, request: ReportRequest, now_ms: int) -> tuple[str, Future[None]]:
@@ -238,4 +241,7 @@ class DecisionService:
 
     def _trim(self) -> None:
         while len(self._recent) > self._remembered:
-            self._recent.popitem(last=False)
+            decision_id, (_, answer) = next(iter(self._recent.items()))
+            if not answer.done():
+                return  # forgotten now, a retry would record it a second time
+            del self._recent[decision_id]

@@ -6,6 +6,7 @@ import logging
 import threading
 
 from engine.errors import SnapshotError
+from engine.features import same_columns
 from engine.policy import Policy
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService, Slot
@@ -19,11 +20,9 @@ def schema_problem(policy: Policy, slot: Slot) -> str:
 
     A policy that encodes other columns than requests bring would score nonsense, so it is never served.
     """
-    ours, theirs = slot.point, policy.point
-    for part in ("context", "actions"):
-        if getattr(ours, part) != getattr(theirs, part):
-            return f"policy {policy.version} was made for another schema of {part}; the learner publishes one that fits"
-    return ""
+    if same_columns(policy.point, slot.point):
+        return ""
+    return f"policy {policy.version} was made for other features; the learner publishes one that fits"
 
 
 class PolicyWatcher:

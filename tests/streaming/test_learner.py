@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from engine.config import DecisionPoint
 from engine.oracles import LightGBMOracle, LinearLearner, LinearOracle
 from engine.policy import Policy
-from engine.records import Alarm, Generation
+from engine.records import Alarm, Feedback, Generation
 from engine.store import PolicyStore
 from streaming.embedded import EmbeddedLog
 from streaming.learner import LearnerRole
@@ -137,6 +138,28 @@ def test_another_schema_starts_afresh_and_counts_generations_on(
     role(log, store, clock, wider)
     assert (serving(store).generation, serving(store).learned) == (2, 0)
     assert serving(store).encoder.width == 3
+
+
+def test_the_same_features_in_another_order_are_another_schema(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock
+) -> None:
+    """Their columns change places: what was learned of one must not be applied to another."""
+    names = {"x": {"type": "vector", "size": 2}, "y": {"type": "number"}}
+    first = role(log, store, clock, DecisionPoint.model_validate({"context": names}))
+    append(log, *(with_both(n) for n in range(20)))
+    clock.now_ms += 3_000
+    first.step()
+    assert serving(store).learned == 20
+    first.close()
+    reordered = {name: names[name] for name in reversed(names)}
+    role(log, store, clock, DecisionPoint.model_validate({"context": reordered}))
+    assert serving(store).learned == 0
+
+
+def with_both(number: int) -> Feedback:
+    made = feedback(number, 1.0)
+    made.decision.context.packed = struct.pack("<3f", 1.0, 0.0, 0.5)
+    return made
 
 
 # ---- promotions

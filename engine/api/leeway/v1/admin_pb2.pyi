@@ -151,6 +151,7 @@ class PolicySummary(_message.Message):
     policy_version: _builtins.str
     generation: _builtins.int
     oracle: _builtins.str
+    """Empty, with all that follows, where the policy's file cannot be read."""
     exploration: _builtins.str
     created_ms: _builtins.int
     learned: _builtins.int

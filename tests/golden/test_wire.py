@@ -1,0 +1,133 @@
+"""The wire form of the messages is for ever: logs of years are read with it, by programs of any version.
+
+``fields.json`` lists every field of every message. A field that is removed, renumbered or given another type fails;
+a new one is added by adding it to the file. ``records.json`` holds the bytes of one of each record of the log.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
+
+from engine.api.leeway.v1 import admin_pb2, records_pb2, service_pb2
+from engine.records import (
+    FALLBACK_REASON_ORACLE_FAILED,
+    Action,
+    Decision,
+    Features,
+    Feedback,
+    Numbers,
+    Outcome,
+    Value,
+)
+
+HERE = Path(__file__).parent
+FILES: tuple[FileDescriptor, ...] = (records_pb2.DESCRIPTOR, service_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
+
+DECISION = Decision(
+    decision_id="3f2a",
+    decision_point="offers",
+    time_ms=1_767_225_600_000,
+    policy_version="g2.17-3fa9c1de",
+    context=Features(
+        named={
+            "country": Value(text="NL"),
+            "amount": Value(number=-0.1),
+            "taste": Value(numbers=Numbers(values=[1, 2])),
+        },
+        packed=b"\x00\x00\x80\x3f",
+    ),
+    actions=[Action(id="süd", features={"price": Value(number=3.5)}, excluded=True), Action(id="north")],
+    packed_actions=b"\x00\x01\x02\x03",
+    probabilities=[0.0, 1.0],
+    chosen=1,
+    scores=[0.25, -0.125],
+    fallback=FALLBACK_REASON_ORACLE_FAILED,
+    fallback_detail="ValueError: no",
+    salt="leeway",
+)
+OUTCOME = Outcome(decision_id="3f2a", decision_point="offers", outcome_id="o-1", time_ms=1_767_225_660_000, value=0.75)
+RECORDS: dict[str, Decision | Outcome | Feedback] = {
+    "Decision": DECISION,
+    "Outcome": OUTCOME,
+    "Feedback": Feedback(
+        decision=DECISION, reward=0.75, defaulted=True, outcomes=1, reward_time_ms=1_767_225_660_000
+    ),
+}  # fmt: skip
+GOLDEN: dict[str, str] = json.loads((HERE / "records.json").read_text())
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_is_written_and_read_as_ever(name: str) -> None:
+    record = RECORDS[name]
+    assert record.SerializeToString(deterministic=True).hex() == GOLDEN[name]
+    assert type(record).FromString(bytes.fromhex(GOLDEN[name])) == record
+
+
+def test_every_field_of_the_golden_records_is_set() -> None:
+    # A field that the sample leaves out would not be held by its bytes.
+    for record in (*RECORDS.values(), DECISION.context, DECISION.actions[0]):
+        missing = {field.name for field in record.DESCRIPTOR.fields} - {field.name for field, _ in record.ListFields()}
+        assert missing == set(), type(record).__name__
+
+
+def field_form(field: FieldDescriptor) -> list[object]:
+    """Return [number, type, label] of a field."""
+    kinds = {getattr(FieldDescriptor, name): name for name in dir(FieldDescriptor) if name.startswith("TYPE_")}
+    kind = kinds[field.type].removeprefix("TYPE_").lower()
+    named: Descriptor | EnumDescriptor | None = field.message_type or field.enum_type
+    oneof = field.containing_oneof
+    label = "repeated" if field.is_repeated else f"oneof {oneof.name}" if oneof else "singular"
+    return [field.number, f"{kind} {named.full_name}" if named else kind, label]
+
+
+def message_forms(message: Descriptor) -> dict[str, dict[str, list[object]]]:
+    """Return the fields of a message and of those inside it, by full name."""
+    forms = {message.full_name: {field.name: field_form(field) for field in message.fields}}
+    for nested in message.nested_types:
+        forms |= message_forms(nested)
+    return forms
+
+
+def wire_form() -> dict[str, dict[str, object]]:
+    """Return what the messages are now, in the form of ``fields.json``."""
+    form: dict[str, dict[str, object]] = {}
+    for file in FILES:
+        for message in file.message_types_by_name.values():
+            form |= message_forms(message)  # type: ignore[arg-type]
+        for enum in file.enum_types_by_name.values():
+            form[enum.full_name] = {value.name: value.number for value in enum.values}
+        for service in file.services_by_name.values():
+            form[service.full_name] = {
+                method.name: [method.input_type.full_name, method.output_type.full_name] for method in service.methods
+            }
+    return form
+
+
+def test_no_field_is_removed_renumbered_or_given_another_type() -> None:
+    golden: dict[str, dict[str, object]] = json.loads((HERE / "fields.json").read_text())
+    now = wire_form()
+    changed = {
+        f"{name}.{member}": f"was {form}, is {now.get(name, {}).get(member)}"
+        for name, members in golden.items()
+        for member, form in members.items()
+        if now.get(name, {}).get(member) != form
+    }
+    assert changed == {}, "old logs and clients could not be read; give a new field a new number and keep the old one"
+    added = {
+        name: {member: form for member, form in members.items() if member not in golden.get(name, {})}
+        for name, members in now.items()
+        if name not in golden or set(members) - set(golden[name])
+    }
+    assert added == {}, f"add to tests/golden/fields.json: {json.dumps(added)}"
+
+
+def test_no_number_means_two_fields() -> None:
+    # Also of fields that are in the list alone: a number once given is never given again.
+    golden: dict[str, dict[str, object]] = json.loads((HERE / "fields.json").read_text())
+    for name, members in golden.items():
+        numbers = [form[0] for form in members.values() if isinstance(form, list) and isinstance(form[0], int)]
+        assert len(numbers) == len(set(numbers)), name
