@@ -323,7 +323,8 @@ def demo(
     if (data is None) != (label is None):
         raise click.UsageError("--data and --label go together")
     settings = DemoSettings(directory, data, label, before, after, rate, seed)
-    figures = run_demo(settings, Console(stderr=True))
+    # Lines that are written to a file are not folded.
+    figures = run_demo(settings, Console(stderr=True, width=None if sys.stderr.isatty() else 240))
     if json_path is not None:
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     missed = [goal["name"] for goal in figures["goals"] if not goal["holds"]]

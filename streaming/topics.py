@@ -22,6 +22,7 @@ TRAINING = "training"
 LEARNER = "learner"
 ARCHIVE = "archive"
 RETRAINER = "retrainer"
+SHIPPING = "shipping"
 
 
 def topics(partitions: int, retention_ms: int) -> list[Topic]:

@@ -1,0 +1,159 @@
+"""How the service starts, ends and is killed: ports, drain, supervision, and what a retry finds afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
+from engine.records import new_id
+from engine.serving.server import SERVICE
+from tests.integration.service import ACTIONS, CONTEXT, Service, alive, eventually, offer, running, settings
+
+
+def test_a_retry_after_kill_9_gets_the_answer_that_was_recorded(tmp_path: Path) -> None:
+    with running(tmp_path, settings(), "serve") as service:
+        decision_id = new_id()
+        with service.client() as client:
+            first = client.decide("offers", CONTEXT, ACTIONS, decision_id)
+            outcome = client.report(decision_id, 1.0, outcome_id="o1")
+        service.kill()
+        service.start()
+        with service.client() as client:
+            # Even asked otherwise: what was decided stays decided.
+            again = client.decide("offers", {"basket": 9.0}, [*ACTIONS, "huge"], decision_id)
+            assert client.report(decision_id, 1.0, outcome_id="o1") == outcome
+        assert again == first
+        assert [decision.decision_id for decision in service.decisions()] == [decision_id]
+
+
+def test_sigterm_ends_what_is_under_way_and_loses_nothing(tmp_path: Path) -> None:
+    with running(tmp_path, settings(drain="300ms", drain_grace="10m", max_message_bytes=2**26), "serve") as service:
+        acknowledged: list[str] = []
+        reported: list[str] = []
+        codes: list[grpc.StatusCode] = []
+
+        def work() -> None:
+            with service.client() as client:
+                try:
+                    while True:
+                        acknowledged.append(client.decide("offers", CONTEXT, ACTIONS).decision_id)
+                        reported.append(client.report(acknowledged[-1], 1.0))
+                except grpc.RpcError as error:
+                    codes.append(error.code())
+
+        with grpc.insecure_channel(service.target) as channel:
+            watched = {name: watch(channel, name) for name in ("", SERVICE, f"{SERVICE}/offers")}
+            threads = [threading.Thread(target=work) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            large = service_pb2.DecideBatchRequest(requests=[offer() for _ in range(8_000)])
+            under_way = service_pb2_grpc.LeewayStub(channel).DecideBatch.future(large, timeout=60.0)
+            eventually(lambda: service.metric("serve", "leeway_requests_in_flight") > 0, "the batch to be under way")
+            assert not under_way.done()
+            status = service.stop()
+            for thread in threads:
+                thread.join()
+            items = under_way.result().items
+        assert status == 0
+        assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+        assert len(items) == 8_000
+        acknowledged += [item.response.decision_id for item in items]
+        logged = [decision.decision_id for decision in service.decisions()]
+        assert len(set(logged)) == len(logged)
+        assert all(acknowledged)
+        assert set(acknowledged) <= set(logged)
+        assert set(reported) <= {outcome.outcome_id for outcome in service.outcomes()}
+        # Ready no more, and alive to the end.
+        assert watched[SERVICE] == watched[f"{SERVICE}/offers"] == ["SERVING", "NOT_SERVING"]
+        assert watched[""][0] == "SERVING"
+        assert service.facts("serve") is None
+
+
+def test_a_second_sigterm_cuts_the_pause_of_the_drain_short(tmp_path: Path) -> None:
+    """As for an operator who presses Ctrl-C twice."""
+    with running(tmp_path, settings(drain="10m"), "serve") as service:
+        with grpc.insecure_channel(service.target) as channel:
+            ready = watch(channel, SERVICE)
+            service.process.terminate()
+            eventually(lambda: ready[-1] == "NOT_SERVING", "the drain to begin")
+        assert service.stop() == 0
+
+
+def test_a_role_that_is_killed_is_started_again_and_goes_on(tmp_path: Path) -> None:
+    with running(tmp_path, settings()) as service, service.client() as client:
+        for killed in range(2):
+            decided = client.decide("offers", CONTEXT, ACTIONS)
+            pid = service.pid("work")
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: (service.facts("work") or {"pid": pid})["pid"] != pid, "another worker")  # type: ignore[misc]
+            client.report(decided.decision_id, 1.0)
+            eventually(
+                lambda n=killed + 1: service.settled().decisions == n,  # type: ignore[misc]
+                "the decision to be joined",
+            )
+        assert "work ended with status -9; starting it again" in service.messages()
+
+
+def test_no_role_outlives_its_supervisor(tmp_path: Path) -> None:
+    """It is killed with -9, and can tell them nothing: its end of a pipe is closed by the kernel."""
+    with running(tmp_path, settings()) as service:
+        with service.client() as client:
+            decided = client.decide("offers", CONTEXT, ACTIONS)
+        roles = [service.pid(role) for role in ("serve", "work")]
+        service.process.kill()
+        eventually(lambda: not any(map(alive, roles)), "the end of serve and work")
+        assert [decision.decision_id for decision in service.decisions()] == [decided.decision_id]
+
+
+def watch(channel: grpc.Channel, name: str) -> list[str]:
+    """Follow the health of a service; return the list into which its states go."""
+    seen: list[str] = []
+    states = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=name))
+    seen.append(health_pb2.HealthCheckResponse.ServingStatus.Name(next(states).status))
+
+    def follow() -> None:
+        with contextlib.suppress(grpc.RpcError):  # the server is gone
+            seen.extend(health_pb2.HealthCheckResponse.ServingStatus.Name(state.status) for state in states)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return seen
+
+
+@pytest.mark.parametrize("section", ["serving", "metrics"])
+def test_a_port_that_is_taken_ends_it_with_words(tmp_path: Path, section: str) -> None:
+    config = settings()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config[section]["port" if section == "serving" else "serving_port"] = port
+        service = Service(tmp_path, config)
+        try:
+            service.launch()
+            assert service.process.wait(60.0) == 2
+        finally:
+            service.kill()
+    assert f"127.0.0.1:{port}" in service.messages()
+    assert "hoose a" in service.messages()
+    assert "Traceback" not in service.messages()
+
+
+def test_what_cannot_say_where_it_is_says_why(tmp_path: Path) -> None:
+    service = Service(tmp_path, settings(), "serve")
+    service.config.data_dir.mkdir()
+    (service.config.data_dir / "run").touch()  # not a directory
+    try:
+        service.launch()
+        eventually(lambda: "serve ended with status 1" in service.messages(), "the start to fail")
+    finally:
+        service.kill()
+    assert str(service.config.data_dir / "run") in service.messages()
+    assert "mend the directory" in service.messages()
+    assert "Traceback" not in service.messages()
