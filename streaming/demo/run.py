@@ -97,7 +97,12 @@ def prepare(directory: Path, table: Table) -> Path:
             POINT: {
                 "context": table.schema,
                 "reward": {"window": "1s", "grace": "500ms", "aggregation": "first"},
-                "policy": {"publish_interval": "500ms", "drift_exploration": 0.9},
+                # Explore until a promotion, however long a slow machine takes to train.
+                "policy": {
+                    "publish_interval": "500ms",
+                    "drift_exploration": 0.9,
+                    "drift_exploration_feedbacks": 100_000,
+                },
                 # Ten actions explored nearly uniformly: a tenth of the held-back feedback counts for a new policy.
                 "retraining": {
                     "min_events": 1_200,
