@@ -17,7 +17,8 @@ from engine.records import Action, Features, Numbers, Value, fallback_name, new_
 Q = TypeVar("Q")
 A = TypeVar("A")
 Plain = float | int | str | Sequence[float]
-_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+#: A server that ends cancels the calls that it had not begun; nobody else cancels a call of this client.
+_RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ def value_of(plain: Plain) -> Value:
     >>> value_of("NL").text
     'NL'
     """
+    if plain is None:
+        raise TypeError("a feature is None; leave it out where it is not known")
     if isinstance(plain, str):
         return Value(text=plain)
     if isinstance(plain, (int, float)):
@@ -76,6 +79,8 @@ def decide_request(
     decision_id: str | None = None,
 ) -> service_pb2.DecideRequest:
     """Build a request; ``context`` as bytes is the packed float32 form. Without an id it gets a new one."""
+    if isinstance(actions, str):
+        raise TypeError(f"actions is the text {actions!r}; give a list of candidates")
     features = (
         Features(packed=context)
         if isinstance(context, bytes)
@@ -150,6 +155,8 @@ class LeewayClient:
         self, decision_id: str, value: float, *, point: str = "", outcome_id: str | None = None, time_ms: int = 0
     ) -> str:
         """Report an outcome and return its id."""
+        if not isinstance(decision_id, str):
+            raise TypeError(f"decision_id is {decision_id!r}; give the text decided.decision_id")
         request = service_pb2.ReportRequest(
             decision_id=decision_id,
             outcome_id=outcome_id or new_id(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 NAME = r"^[a-z][a-z0-9_]{0,62}$"
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
@@ -33,9 +33,17 @@ def parse_duration(value: object) -> int:
     return round(float(match[1]) * _UNIT_MS[match[2]])
 
 
-Milliseconds = Annotated[
-    int, BeforeValidator(lambda v: v if isinstance(v, int) and not isinstance(v, bool) else parse_duration(v))
-]
+#: Context for validating what people write: there a number without a unit is an error, not milliseconds.
+WRITTEN = {"written": True}
+
+
+def _milliseconds(value: object, info: ValidationInfo) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and (value == 0 or not info.context):
+        return value
+    return parse_duration(value)
+
+
+Milliseconds = Annotated[int, BeforeValidator(_milliseconds)]
 Scale = Annotated[float, Field(ge=-FLOAT32_MAX, le=FLOAT32_MAX, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=NAME)]
 
@@ -43,7 +51,7 @@ Name = Annotated[str, Field(pattern=NAME)]
 class Model(BaseModel):
     """Base of all configuration: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class NumberFeature(Model):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -134,10 +135,11 @@ def up(context: click.Context, config_path: Path, only: tuple[str, ...]) -> None
 def serve(config_path: Path) -> None:
     """Run the gRPC server alone."""
     from streaming import serve as serving
-    from streaming.up import announce, hold_lifeline, withdraw
+    from streaming.up import announce, hold_lifeline, hold_role, withdraw
 
     config = load_config(config_path)
     hold_lifeline()
+    hold_role(config, "serve")
 
     def ready(port: int, metrics_port: int) -> None:
         announce(config, "serve", host=config.serving.host, port=port, metrics_port=metrics_port)
@@ -153,10 +155,11 @@ def serve(config_path: Path) -> None:
 def work(config_path: Path) -> None:
     """Run what is behind the log alone: join, learner, archive, monitors, retraining."""
     from streaming import pipeline
-    from streaming.up import announce, hold_lifeline, withdraw
+    from streaming.up import announce, hold_lifeline, hold_role, withdraw
 
     config = load_config(config_path)
     hold_lifeline()
+    hold_role(config, "work")
 
     def ready(metrics_port: int) -> None:
         announce(config, "work", metrics_port=metrics_port)
@@ -320,6 +323,9 @@ def demo(
     """Show the whole loop on real data: learn, drift, alarm, retraining, gate, promotion, recovery."""
     from streaming.demo import DemoSettings, run_demo
 
+    # A demo that is told to end takes its server with it, as it does on Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(1))
     if (data is None) != (label is None):
         raise click.UsageError("--data and --label go together")
     settings = DemoSettings(directory, data, label, before, after, rate, seed)

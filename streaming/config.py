@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
-from engine.config import DecisionPoint, Milliseconds, Model, Name, ServingConfig
+from engine.config import WRITTEN, DecisionPoint, Milliseconds, Model, Name, ServingConfig
 from engine.errors import ConfigError
 from monitoring.config import MonitorsConfig
 from training.config import RegistryConfig, RetrainingConfig
@@ -47,6 +47,12 @@ class MetricsConfig(Model):
     host: str = "127.0.0.1"
     serving_port: int = Field(9464, ge=0, le=65_535)
     pipeline_port: int = Field(9465, ge=0, le=65_535)
+
+    @model_validator(mode="after")
+    def _check(self) -> MetricsConfig:
+        if self.serving_port == self.pipeline_port != 0:
+            raise ValueError(f"serving_port and pipeline_port are both {self.serving_port}; each process needs its own")
+        return self
 
 
 class Config(Model):
@@ -109,7 +115,7 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
         raise ConfigError(f"{path}: must be a mapping of settings, got {type(raw).__name__}; see: leeway init")
     overridden = _override(raw, environment)
     try:
-        config = Config.model_validate(raw)
+        config = Config.model_validate(raw, context=WRITTEN)
     except ValidationError as error:
         problems = [_explain(problem, raw, tree, overridden) for problem in error.errors()]
         raise ConfigError(f"{path}: {len(problems)} problem(s)\n" + "\n".join(f"  {p}" for p in problems)) from None
@@ -128,6 +134,7 @@ def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
                 raise ConfigError(
                     f"{variable}: no setting {'.'.join(path)}; known are: {', '.join(Config.model_fields)}"
                 )
+            _check_underscores(variable, path[0])
             continue  # LEEWAY_... for other purposes
         target = raw
         for step in path[:-1]:
@@ -141,6 +148,13 @@ def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
             raise ConfigError(f"{variable}: {text!r} is not readable as YAML: {error}") from error
         overridden[path] = variable
     return overridden
+
+
+def _check_underscores(variable: str, name: str) -> None:
+    section = next((field for field in Config.model_fields if name.startswith(f"{field}_")), None)
+    if section is not None:
+        meant = f"{ENVIRONMENT_PREFIX}{section}__{name.removeprefix(f'{section}_')}".upper()
+        raise ConfigError(f"{variable}: two underscores stand for a step down; did you mean {meant}?")
 
 
 def _explain(problem: Any, raw: object, tree: yaml.Node | None, overridden: Mapping[tuple[str, ...], str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
@@ -53,6 +53,7 @@ def examine(config: Config, now_ms: int) -> Iterator[Finding]:
         with closing(open_log(config)) as log:
             books = read_accounting(log)
             yield from _lag(log)
+            yield from _letters(log, books)
             for name in config.decision_points:
                 yield from _join(config, log, name, books.get(name, JoinAccounting()))
                 yield from _policy(config, log, name, now_ms)
@@ -123,16 +124,29 @@ def _join(config: Config, log: Log, name: str, book: JoinAccounting) -> Iterator
         )
 
 
+def _letters(log: Log, books: Mapping[str, JoinAccounting]) -> Iterator[Finding]:
+    count = sum(book.dead_letters for book in books.values())
+    if count:
+        words = f"{count} records could not be used; the last says {_last_letter(log)}"
+        yield Finding(Level.WARNING, "dead letters", words)
+
+
+def _last_letter(log: Log) -> str:
+    letters = [DeadLetter.FromString(value) for value in tail(log, DEAD_LETTERS, 100)]
+    if not letters:
+        return "nothing: it has outlived log.retention"
+    last = max(letters, key=lambda letter: letter.timestamp_ms)
+    reason = DeadLetterReason.Name(last.reason).removeprefix("DEAD_LETTER_REASON_").lower()
+    return f"{reason}: {last.detail}"
+
+
 def _why_unjoined(log: Log, window_s: float) -> str:
     outcomes = sum(log.ends(OUTCOMES).values())
     if outcomes == 0:
         return "No outcome was reported: call Report with the decision_id of the answer"
-    letters = tail(log, DEAD_LETTERS, 100)
-    if not letters:
+    if not sum(log.ends(DEAD_LETTERS).values()):
         return f"{outcomes} outcomes were reported; see whether they come within the window of {window_s:g} s"
-    letter = DeadLetter.FromString(letters[-1])
-    reason = DeadLetterReason.Name(letter.reason).removeprefix("DEAD_LETTER_REASON_").lower()
-    return f"{outcomes} outcomes were reported; the last dead letter says {reason}: {letter.detail}"
+    return f"{outcomes} outcomes were reported; the last dead letter says {_last_letter(log)}"
 
 
 def _policy(config: Config, log: Log, name: str, now_ms: int) -> Iterator[Finding]:

@@ -147,7 +147,8 @@ class PointLearner:
         self.learner = learner
         self.after_ms = after_ms
         self.exploring = 0
-        self._dirty = False
+        # The statistics have seen the held-back feedback too, which the policy, as it was judged, has not.
+        self._dirty = learner is not None and learner.learned != policy.learned
         self._published_ms = now_ms
 
 
@@ -192,6 +193,7 @@ class LearnerRole:
         self._clock = clock
         self._interval_ms = checkpoint_interval_ms
         self._saved_ms = clock()
+        self._unsaved = False
         self._offsets: dict[TopicPartition, int] = {}
         self.points: dict[str, PointLearner] = {}
         self.learned: Counter[str] = Counter()
@@ -224,7 +226,8 @@ class LearnerRole:
             policy = learner.update(now_ms)
             if policy is not None:
                 self._store.publish(policy)
-        if records and now_ms - self._saved_ms >= self._interval_ms:
+        self._unsaved |= bool(records)
+        if self._unsaved and now_ms - self._saved_ms >= self._interval_ms:
             self.checkpoint()
         return len(records)
 
@@ -253,6 +256,7 @@ class LearnerRole:
             write_atomically(self._path, buffer.getvalue())
         except OSError as error:
             raise SnapshotError(f"{self._path}: cannot be written ({error.strerror}); make room") from error
+        self._unsaved = False
         self._consumer.commit()  # for those who look at the lag; the checkpoint alone says where to go on
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.errors import LeewayError
+from engine.errors import ConfigError, LeewayError
 from engine.store import write_atomically
 from streaming.config import Config
 
@@ -57,6 +58,34 @@ def whereabouts(config: Config, role: str) -> dict[str, object] | None:
     except PermissionError:
         pass  # it lives, and belongs to somebody else
     return dict(facts)
+
+
+def hold_role(config: Config, role: str) -> None:
+    """Be the only process of a role on this data directory, until this process ends, however it ends.
+
+    Waits for one that is ending; raises ``ConfigError`` where one goes on.
+    """
+    path = run_file(config, role).with_suffix(".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # open as long as the process lives
+    except OSError as error:
+        raise LeewayError(f"{path}: cannot be written ({error.strerror}); make room or mend the directory") from error
+    patience_s = (config.serving.drain + config.serving.drain_grace) / 1_000.0 + 1.0
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                os.close(descriptor)
+                facts = whereabouts(config, role) or {}
+                raise ConfigError(
+                    f"data_dir {config.data_dir}: another `leeway {role}` (pid {facts.get('pid', 'unknown')}) works "
+                    "there; stop it, or give this one a data_dir of its own"
+                ) from None
+        time.sleep(0.1)
 
 
 def hold_lifeline() -> None:

@@ -107,6 +107,8 @@ class Outcome:
         The entry for the ledger.
     run_id, registry_version
         In MLflow.
+    done_before
+        The same work had been brought to its end before, and nothing was done.
     """
 
     exit_code: ExitCode
@@ -121,13 +123,15 @@ class Outcome:
     generation: Generation | None = None
     run_id: str | None = None
     registry_version: str | None = None
+    done_before: bool = False
 
     def report(self) -> dict[str, object]:
         """Return it as plain JSON values."""
         verdict = self.verdict
+        outcome = "nothing_to_do" if self.done_before else self.exit_code.name.lower()
         return {
             "exit_code": int(self.exit_code),
-            "outcome": self.exit_code.name.lower(),
+            "outcome": outcome,
             "words": self.words,
             "rows": self.rows,
             "held_back": self.held_back,

@@ -222,6 +222,7 @@ class _Retraining:
             generation=entry,
             run_id=self.log.run_id,
             registry_version=version.version,
+            done_before=True,
         )
 
     def _champion(self, held: Dataset) -> tuple[Policy | None, str]:

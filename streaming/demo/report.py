@@ -184,8 +184,8 @@ table {{ border-collapse: collapse; margin: 1rem 0; font-size: .9rem; }}
 th, td {{ text-align: left; padding: .25rem .75rem; border-bottom: 1px solid #8886; vertical-align: top; }}
 </style></head><body>
 <h1>Leeway demo: {data}</h1>
-<p>A server decided, logged every propensity, joined the delayed outcomes, learned, noticed that the world had changed,
-retrained, and promoted what off-policy evaluation proved better. All figures are read from its log.</p>
+<p>What a server is for: decide, log every propensity, join the delayed outcomes, learn, notice that the world has
+changed, retrain, and promote only what off-policy evaluation proves better. All figures are read from its log.</p>
 {body}
 </body></html>
 """

@@ -58,12 +58,12 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
     console.print(f"[bold]Leeway demo[/]: {table.name}, {len(table.rows)} rows, {len(table.actions)} actions")
     world = World(table, settings.before, settings.seed)
     started = time.monotonic()
-    with server(path, config, settings.directory / "server.log") as target:
+    with server(path, config, settings.directory / "server.log") as (target, process):
         console.print(f"server runs at {target}; streaming {settings.rate} decisions a second")
         traffic = Traffic(target, POINT, world)
         with grpc.insecure_channel(target) as channel:
             admin = admin_pb2_grpc.LeewayAdminStub(channel)
-            _stream(traffic, admin, settings, console)
+            _stream(traffic, admin, process, settings, console)
             traffic.finish()
             _settle(admin, console)
     console.print("server stopped; replaying every decision and drawing the report")
@@ -88,8 +88,11 @@ def prepare(directory: Path, table: Table) -> Path:
         if not (directory / MARKER).exists():
             raise ConfigError(f"--dir {directory}: is not empty and no demo made it; name another")
         shutil.rmtree(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / MARKER).touch()
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / MARKER).touch()
+    except OSError as error:
+        raise ConfigError(f"--dir {directory}: cannot be made or written ({error.strerror}); name another") from error
     config = {
         "version": 1,
         "data_dir": "data",
@@ -120,8 +123,8 @@ def prepare(directory: Path, table: Table) -> Path:
 
 
 @contextlib.contextmanager
-def server(path: Path, config: Config, messages: Path) -> Iterator[str]:
-    """Run ``leeway up`` in a process of its own, and end it with SIGTERM."""
+def server(path: Path, config: Config, messages: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """Run ``leeway up`` in a process of its own, and end it with SIGTERM; yields its address and the process."""
     with messages.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "streaming.cli", "up", "--config", str(path)],
@@ -130,7 +133,7 @@ def server(path: Path, config: Config, messages: Path) -> Iterator[str]:
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
-            yield wait_for_server(config, process, messages)
+            yield wait_for_server(config, process, messages), process
         finally:
             process.send_signal(signal.SIGTERM)
             status = process.wait(DRAIN_S)
@@ -155,13 +158,23 @@ def _status(admin: admin_pb2_grpc.LeewayAdminStub) -> admin_pb2.DecisionPointSta
     return admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10.0, wait_for_ready=True).decision_points[0]
 
 
-def _stream(traffic: Traffic, admin: admin_pb2_grpc.LeewayAdminStub, settings: DemoSettings, console: Console) -> None:
+def _stream(
+    traffic: Traffic,
+    admin: admin_pb2_grpc.LeewayAdminStub,
+    process: subprocess.Popen[bytes],
+    settings: DemoSettings,
+    console: Console,
+) -> None:
     """Stream until the loop has closed once more, or the decisions are used up."""
     promoted_at: int | None = None
     told = 0
     while traffic.asked < settings.before + settings.after:
         left = settings.before - traffic.asked
         traffic.run(min(CHUNK, left) if left > 0 else CHUNK, settings.rate)
+        if process.poll() is not None:
+            raise LeewayError(f"the server ended with status {process.returncode} while the demo was running")
+        if not traffic.rewards:
+            raise LeewayError(f"no decision was answered; the last error: {traffic.errors[-1]}")
         state = _status(admin)
         phase = "before the change" if traffic.asked <= settings.before else "after the change"
         console.print(

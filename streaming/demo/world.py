@@ -67,10 +67,12 @@ def read_table(path: Path, label: str) -> Table:
         raise ConfigError(f"--data {path}: cannot be read as CSV: {error}") from error
     if label not in table.column_names:
         raise ConfigError(f"--label {label}: no such column in {path}; it has: {', '.join(table.column_names)}")
+    known = [value not in (None, "") for value in table[label].to_pylist()]
+    table = table.filter(pa.array(known))  # a row without a label can be right in no way
     labels = [str(value) for value in table[label].to_pylist()]
     count = len(set(labels))
     if len(labels) < MIN_ROWS:
-        raise ConfigError(f"--data {path}: {len(labels)} rows are too few; bring at least {MIN_ROWS}")
+        raise ConfigError(f"--data {path}: {len(labels)} rows with a label are too few; bring at least {MIN_ROWS}")
     if not 2 <= count <= MAX_ACTIONS:
         raise ConfigError(f"--label {label}: has {count} distinct values; a label has 2 to {MAX_ACTIONS}")
     schema: dict[str, dict[str, Any]] = {}

@@ -76,6 +76,10 @@ BAD_FILES = {
         "version: 1\ndecision_points:\n  offers:\n    reward: {window: 10 minutes}\n",
         ["decision_points.offers.reward.window (line 4)", "'10 minutes' is no duration", "10m"],
     ),
+    "no unit": (
+        "version: 1\ndecision_points:\n  offers:\n    reward: {window: 600}\n",
+        ["decision_points.offers.reward.window (line 4)", "600 is no duration", "10m"],
+    ),
     "no such kind": (
         "version: 1\ndecision_points:\n  offers:\n    context: {age: {type: numbr}}\n",
         ["decision_points.offers.context.age (line 4)", "'numbr'", "'number', 'text', 'vector'"],
@@ -305,3 +309,20 @@ def test_retrain_asks_which_of_several_decision_points(tmp_path: Path) -> None:
     asked = leeway("retrain", "--config", path)
     assert asked.returncode == 2
     assert "--decision-point offers|banners" in asked.stderr
+
+
+def test_a_window_without_a_unit_is_no_window(tmp_path: Path) -> None:
+    path = tmp_path / "leeway.yaml"
+    path.write_text("version: 1\ndecision_points: {offers: {reward: {window: 8}}}\n")
+    checked = leeway("check", "--config", path)
+    assert checked.returncode == 2
+    assert "reward.window" in checked.stderr
+    assert "write a number with a unit" in checked.stderr
+
+
+def test_one_underscore_where_two_are_meant_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "leeway.yaml"
+    path.write_text("version: 1\ndecision_points: {offers: {}}\n")
+    checked = leeway("check", "--config", path, env={"LEEWAY_SERVING_PORT": "8181"})
+    assert checked.returncode == 2
+    assert "did you mean LEEWAY_SERVING__PORT?" in checked.stderr

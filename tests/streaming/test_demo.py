@@ -27,6 +27,11 @@ def test_a_table_of_ones_own_becomes_rows_actions_and_a_schema(table: Path) -> N
     assert len(read.rows) == len(read.labels) == 60
 
 
+def test_rows_without_a_label_are_left_out(table: Path) -> None:
+    table.write_text(CSV + "1.5,red,\n2.5,,\n")
+    assert len(read_table(table, "kind").rows) == 60
+
+
 @pytest.mark.parametrize(
     ("label", "text", "says"),
     [
