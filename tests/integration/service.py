@@ -130,23 +130,30 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
-def kill_tree(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and everything that it has started with -9, and wait until all are gone."""
+def kill_all(mark: str) -> None:
+    """Kill every process that has ``mark`` in its command line with -9, and wait until all are gone."""
     frozen: set[int] = set()
-    if process.poll() is None:
-        # Stopped from the root on, so that none of them starts another one, or notices what happens.
-        front = {process.pid}
-        while front:
-            for pid in front:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            frozen |= front
-            front = descendants(process.pid) - frozen
+    # Stopped first, so that none of them starts another one, or notices what happens.
+    while front := marked(mark) - frozen:
+        for pid in front:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        frozen |= front
     for pid in frozen:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait()
     eventually(lambda: not any(map(alive, frozen)), f"the end of {sorted(frozen)}")
+
+
+def marked(mark: str) -> set[int]:
+    """Return the processes that have ``mark`` in their command line."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if mark.encode() in (entry / "cmdline").read_bytes():
+                    found.add(int(entry.name))
+    return found
 
 
 class Service:
@@ -207,9 +214,10 @@ class Service:
         return self.process.wait(PATIENCE_S)
 
     def kill(self) -> None:
-        """End all of its processes with -9."""
+        """End all of its processes with -9; each was started with the path of the configuration."""
+        kill_all(str(self.path))
         if self._process is not None:
-            kill_tree(self._process)
+            self._process.wait()
 
     def messages(self) -> str:
         """Return everything that its processes have said."""

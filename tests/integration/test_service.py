@@ -161,12 +161,12 @@ def test_reflection_is_enough_to_call_the_service(channel: grpc.Channel) -> None
 
 def test_a_deadline_that_cannot_be_kept_is_told_and_harms_nothing(stub: service_pb2_grpc.LeewayStub) -> None:
     endings: set[object] = set()
-    for _ in range(50):
+    for timeout_s in 25 * (0.001, 0.000_01):
         try:
-            endings.add(stub.Decide(offer(), timeout=0.001).fallback)
+            endings.add(stub.Decide(offer(), timeout=timeout_s).fallback)
         except grpc.RpcError as error:
             endings.add(error.code())
-    # Which of the two is a matter of microseconds; the client's own clock ends most of them.
+    # In a millisecond the server may answer or not; in a hundredth of one nobody can.
     assert endings <= {FALLBACK_REASON_DEADLINE, grpc.StatusCode.DEADLINE_EXCEEDED}
     assert grpc.StatusCode.DEADLINE_EXCEEDED in endings
     assert stub.Decide(offer(), timeout=10.0).fallback != FALLBACK_REASON_DEADLINE
