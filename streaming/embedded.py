@@ -13,7 +13,6 @@ import fcntl
 import os
 import re
 import threading
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,18 +22,9 @@ from typing import Self
 from engine.errors import LogError
 from streaming.embedded_consumer import EmbeddedConsumer
 from streaming.embedded_file import Place, WriterFile, create_file, explained
-from streaming.log import Message, Record, Topic, TopicPartition
+from streaming.log import Message, Record, Topic, TopicPartition, partition_of
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-
-
-def partition_of(key: bytes | None, partitions: int) -> int:
-    """Return the partition of a key: CRC-32 of its bytes modulo the number of partitions; 0 without a key.
-
-    >>> partition_of(b"a", 4), partition_of(None, 4)
-    (3, 0)
-    """
-    return 0 if key is None else zlib.crc32(key) % partitions
 
 
 class EmbeddedLog:

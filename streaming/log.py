@@ -8,12 +8,24 @@ a writer holds what it sends **and** the offsets of what it consumed, so that a 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self, runtime_checkable
 
 Header = tuple[str, bytes]
+
+
+def partition_of(key: bytes | None, partitions: int) -> int:
+    """Return the partition of a key: CRC-32 of its bytes modulo the number of partitions; 0 without a key.
+
+    Every log uses it, so that topics with the same number of partitions put a key into partitions of one number.
+
+    >>> partition_of(b"a", 4), partition_of(None, 4)
+    (3, 0)
+    """
+    return 0 if key is None else zlib.crc32(key) % partitions
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent: key, value, headers and event time (milliseconds)."""
+    """What is sent: key, value (one of the two at least), headers and event time (milliseconds)."""
 
     topic: str
     key: bytes | None

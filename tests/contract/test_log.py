@@ -4,16 +4,37 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from engine.errors import LogError
 from streaming.embedded import EmbeddedLog
+from streaming.kafka import KafkaLog
+from streaming.kafka_settings import KafkaSettings
 from streaming.log import Consumer, Log, Message, Record, Topic, TopicPartition
 
-#: How to open a log, given a directory of the test's own. Opened twice, it is the same log.
-LOGS: dict[str, Callable[[Path], Log]] = {"embedded": EmbeddedLog}
+#: How to open a log. Opened twice, it is the same log.
+Open = Callable[[], Log]
+
+
+def embedded(request: pytest.FixtureRequest) -> Open:
+    directory: Path = request.getfixturevalue("tmp_path") / "log"
+    return lambda: EmbeddedLog(directory)
+
+
+def on_kafka(request: pytest.FixtureRequest) -> Open:
+    settings = KafkaSettings(
+        bootstrap_servers=[request.getfixturevalue("kafka_bootstrap")],
+        topic_prefix=f"contract-{secrets.token_hex(4)}.",
+        heartbeat_interval=100,
+        session_timeout=6_000,
+    )
+    return lambda: KafkaLog(settings)
+
+
+LOGS: dict[str, Callable[[pytest.FixtureRequest], Open]] = {"embedded": embedded, "kafka": on_kafka}
 
 PARTITIONS = 3
 
@@ -21,9 +42,8 @@ PARTITIONS = 3
 class World:
     """A log with topics and roles of names that no other test uses: a broker is shared."""
 
-    def __init__(self, factory: Callable[[Path], Log], directory: Path) -> None:
-        self._factory = factory
-        self._directory = directory
+    def __init__(self, open_log: Open) -> None:
+        self._open = open_log
         self._opened: list[Log] = []
         tag = secrets.token_hex(4)
         self.source, self.sink = f"source-{tag}", f"sink-{tag}"
@@ -36,7 +56,7 @@ class World:
 
     def open(self) -> Log:
         """Open the log once more, as another process would."""
-        self._opened.append(self._factory(self._directory))
+        self._opened.append(self._open())
         return self._opened[-1]
 
     def close(self) -> None:
@@ -67,9 +87,9 @@ class World:
         return {key: value for key, value in state.items() if value is not None}
 
 
-@pytest.fixture(params=LOGS)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    world = World(LOGS[request.param], tmp_path / "log")
+@pytest.fixture(params=["embedded", pytest.param("kafka", marks=[pytest.mark.kafka, pytest.mark.timeout(900)])])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    world = World(LOGS[request.param](request))
     yield world
     world.close()
 
@@ -104,10 +124,11 @@ def test_records_come_back_as_they_were_sent(world: World) -> None:
     assert (record.key, record.value, tuple(record.headers)) == (b"\x00\xff", b"\x00value", headers)
 
 
-def test_a_record_may_lack_key_and_value(world: World) -> None:
-    world.log.append([Message(world.input.name, None, None, 5)])
+@pytest.mark.parametrize(("key", "value"), [(None, b"v"), (b"k", None), (b"", b"")])
+def test_a_record_may_lack_key_or_value(world: World, key: bytes | None, value: bytes | None) -> None:
+    world.log.append([Message(world.input.name, key, value, 5)])
     (record,) = world.contents(world.input)
-    assert (record.key, record.value, tuple(record.headers)) == (None, None, ())
+    assert (record.key, record.value, tuple(record.headers)) == (key, value, ())
 
 
 def test_a_key_stays_in_one_partition_and_in_order(world: World) -> None:
@@ -187,6 +208,19 @@ def test_poll_is_in_order_and_bounded(world: World) -> None:
             break
     assert all(offsets == sorted(set(offsets)) for offsets in seen.values())
     assert sum(map(len, seen.values())) == 100
+
+
+def test_an_empty_poll_means_that_all_was_read(world: World) -> None:
+    consumer = world.consumer()
+    world.feed(1)
+    collect([consumer], 1)
+    for number in range(1, 20):
+        world.feed(1, start=number)
+        (record,) = consumer.poll()  # without any time to wait
+        assert record.value == b"%d" % number
+        assert consumer.poll() == []
+        consumer.seek(TopicPartition(record.topic, record.partition), record.offset)
+        assert consumer.poll() == [record]
 
 
 def test_position_seek_and_lag(world: World) -> None:
@@ -273,6 +307,36 @@ def test_a_failed_transaction_leaves_nothing(world: World) -> None:
     with world.log.transaction(world.sink) as transaction:  # and the next one is not harmed
         transaction.send(Message(world.output.name, b"k", b"next", 0))
     assert values(world.contents(world.output)) == [b"next"]
+
+
+def test_a_reader_comes_to_the_end_of_what_transactions_wrote(world: World) -> None:
+    for _ in range(3):
+        with world.log.transaction(world.sink) as transaction:
+            for number in range(10):
+                transaction.send(Message(world.output.name, b"%d" % number, b"v", 0))
+    reader = world.log.consumer(world.source, [world.output.name])
+    collect([reader], 30)
+    assert set(reader.lag().values()) == {0}
+    assert {where.partition: at for where, at in reader.position().items()} == world.log.ends(world.output.name)
+    reader.commit()
+    assert world.log.committed(world.source) == reader.position()
+
+
+def test_threads_share_a_log(world: World) -> None:
+    def work(number: int) -> int:
+        for turn in range(10):
+            world.log.append([Message(world.input.name, b"%d" % number, b"%d" % turn, 0)])
+            with world.log.transaction(world.sink) as transaction:
+                transaction.send(Message(world.output.name, b"%d" % number, b"%d" % turn, 0))
+        return sum(record.key == b"%d" % number for record in world.contents(world.output))
+
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(work, range(4))) == [10] * 4
+    for topic in (world.input, world.output):
+        records = world.contents(topic)
+        assert [[r.value for r in records if r.key == b"%d" % n] for n in range(4)] == [
+            [b"%d" % t for t in range(10)]
+        ] * 4
 
 
 def test_a_transaction_refuses_topics_of_other_writers(world: World) -> None:

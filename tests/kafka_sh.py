@@ -1,4 +1,4 @@
-"""A real Kafka broker for the tests that ask for one: the given one, or one started for this run."""
+"""Runs ``deploy/kafka/kafka.sh`` for tests that need a real Kafka broker."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import random
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-KAFKA_SH = Path(__file__).parents[2] / "deploy" / "kafka" / "kafka.sh"
+KAFKA_SH = Path(__file__).parents[1] / "deploy" / "kafka" / "kafka.sh"
 UNAVAILABLE = 69  # kafka.sh: this machine lacks Java, Maven or the network; anything else is a defect of ours
 
 RunKafkaSh = Callable[..., None]
@@ -53,31 +53,3 @@ def own_kafka(folder: Path) -> tuple[str, RunKafkaSh]:
             pytest.fail(f"kafka.sh {' '.join(command)} ended with {done.returncode}: {done.stdout}")
 
     return f"127.0.0.1:{port}", run
-
-
-@pytest.fixture(scope="session")
-def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a broker shared by all tests: use topics, groups and transactional ids of your own.
-
-    It is ``LEEWAY_KAFKA_BOOTSTRAP`` where that is set; otherwise a broker is started, and deleted at the end. Where
-    that is impossible the test is skipped, or fails if ``LEEWAY_REQUIRE_KAFKA=1``.
-    """
-    if given := os.environ.get("LEEWAY_KAFKA_BOOTSTRAP"):
-        yield given
-        return
-    address, run = own_kafka(tmp_path_factory.mktemp("kafka"))
-    run("start")
-    try:
-        yield address
-    finally:
-        run("clean")
-
-
-@pytest.fixture
-def kafka_of_its_own(tmp_path: Path) -> Iterator[tuple[str, RunKafkaSh]]:
-    """Address of a broker that only this test uses, not yet started, and what runs ``kafka.sh`` commands on it."""
-    address, run = own_kafka(tmp_path)
-    try:
-        yield address, run
-    finally:
-        run("clean")
