@@ -10,15 +10,9 @@ from concurrent.futures import Future
 from engine.errors import LogError
 from engine.records import Decision, Outcome
 from streaming.log import Log, Message
-from streaming.topics import DECISIONS, OUTCOMES
+from streaming.wire import message_of
 
 logger = logging.getLogger(__name__)
-
-
-def message_of(record: Decision | Outcome) -> Message:
-    """Return how a record goes to the log: key is the decision id, so that a decision and its outcomes meet."""
-    topic = DECISIONS if isinstance(record, Decision) else OUTCOMES
-    return Message(topic, record.decision_id.encode(), record.SerializeToString(), record.time_ms)
 
 
 class LogRecorder:

@@ -12,7 +12,7 @@ import pytest
 from engine.errors import LogError
 from streaming.embedded import EmbeddedLog
 from streaming.kafka import KafkaLog
-from streaming.kafka_settings import KafkaSettings
+from streaming.kafka.settings import KafkaSettings
 from streaming.log import Consumer, Log, Message, Record, Topic, TopicPartition
 
 #: How to open a log. Opened twice, it is the same log.

@@ -22,8 +22,8 @@ import time
 
 from engine.errors import LogError
 from streaming.kafka import KafkaLog
-from streaming.kafka_client import Producer
-from streaming.kafka_settings import KafkaSettings
+from streaming.kafka.client import Producer
+from streaming.kafka.settings import KafkaSettings
 from streaming.log import Message, Record, Topic
 
 

@@ -15,9 +15,9 @@ from engine.policy import Policy, initial_policy
 from engine.serving.service import decide
 from engine.store import PolicyStore
 from streaming.config import Config, load_config
-from streaming.recorder import message_of
 from streaming.serve import now_ms, open_log, tail
 from streaming.topics import DEAD_LETTERS
+from streaming.wire import message_of
 from tests.integration.service import ACTIONS, CONTEXT, OFFERS, Service, eventually, leeway, running, settings
 
 

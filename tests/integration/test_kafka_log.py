@@ -24,7 +24,7 @@ from engine.records import Decision, Outcome
 from streaming.embedded import EmbeddedLog
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.kafka import KafkaLog
-from streaming.kafka_settings import KafkaSettings
+from streaming.kafka.settings import KafkaSettings
 from streaming.log import Consumer, Log, Message, Record, Topic, TopicPartition
 from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, JOIN, LATE, OUTCOMES, topics
 from tests.kafka_sh import RunKafkaSh
@@ -446,7 +446,7 @@ REFUSED = """
 import sys, threading
 from engine.errors import LogError
 from streaming.kafka import KafkaLog
-from streaming.kafka_settings import KafkaSettings
+from streaming.kafka.settings import KafkaSettings
 from streaming.log import Topic
 try:
     KafkaLog(KafkaSettings.model_validate_json(sys.argv[1])).create([Topic("t", "w", 1)])

@@ -9,9 +9,9 @@ from engine.errors import LogError
 from engine.records import Decision, Outcome
 from streaming.embedded import EmbeddedLog
 from streaming.log import Record
-from streaming.recorder import message_of
 from streaming.shipping import ShippingRole
 from streaming.topics import DECISIONS, OUTCOMES
+from streaming.wire import message_of
 from tests.streaming.samples import PARTITIONS, opened
 
 

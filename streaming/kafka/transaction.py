@@ -12,12 +12,12 @@ import kafka
 from kafka import errors
 
 from engine.errors import LogError
-from streaming.kafka_broker import KafkaBroker
-from streaming.kafka_client import Producer, connect
+from streaming.kafka.broker import KafkaBroker
+from streaming.kafka.client import Producer, connect
 from streaming.log import Message, TopicPartition
 
 if TYPE_CHECKING:
-    from streaming.kafka import KafkaLog
+    from streaming.kafka.log import KafkaLog
 
 logger = logging.getLogger(__name__)
 

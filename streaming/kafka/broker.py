@@ -14,9 +14,9 @@ from kafka.admin import ConfigResource
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 
 from engine.errors import LogError
-from streaming.kafka_client import connect
-from streaming.kafka_errors import explained
-from streaming.kafka_settings import ENVELOPE_BYTES, KafkaSettings
+from streaming.kafka.client import connect
+from streaming.kafka.errors import explained
+from streaming.kafka.settings import ENVELOPE_BYTES, KafkaSettings
 from streaming.log import Record, Topic, TopicPartition
 
 T = TypeVar("T")

@@ -14,11 +14,11 @@ from typing import Any
 import kafka
 
 from engine.errors import LogError
-from streaming.kafka_broker import KafkaBroker
-from streaming.kafka_client import Producer, connect
-from streaming.kafka_consumer import KafkaConsumer
-from streaming.kafka_settings import KafkaSettings
-from streaming.kafka_transaction import KafkaTransaction, KafkaWriter, Placed, send_all
+from streaming.kafka.broker import KafkaBroker
+from streaming.kafka.client import Producer, connect
+from streaming.kafka.consumer import KafkaConsumer
+from streaming.kafka.settings import KafkaSettings
+from streaming.kafka.transaction import KafkaTransaction, KafkaWriter, Placed, send_all
 from streaming.log import Message, Record, Topic, TopicPartition, partition_of
 
 

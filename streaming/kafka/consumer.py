@@ -12,12 +12,12 @@ from kafka import errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from engine.errors import LogError
-from streaming.kafka_broker import KafkaBroker, record_of
-from streaming.kafka_client import connect, remember_joins
+from streaming.kafka.broker import KafkaBroker, record_of
+from streaming.kafka.client import connect, remember_joins
 from streaming.log import Record, TopicPartition
 
 if TYPE_CHECKING:
-    from streaming.kafka import KafkaLog
+    from streaming.kafka.log import KafkaLog
 
 #: A poll looks so often whether it was closed.
 _SLICE_S = 0.2
