@@ -9,7 +9,7 @@ from streaming.log import Header, Message, Record
 from streaming.topics import DECISIONS, OUTCOMES
 
 
-class Unreadable(ValueError):
+class UnreadableError(ValueError):
     """The bytes of a record are not what its topic and headers promise; the text says why."""
 
 
@@ -25,16 +25,16 @@ def feedback_headers(decision_point: str, decision_id: str, time_ms: int) -> tup
 
 
 def read_decision(record: Record) -> Decision:
-    """Return the decision in a record; raises ``Unreadable``."""
+    """Return the decision in a record; raises ``UnreadableError``."""
     try:
         return Decision.FromString(record.value or b"")
     except DecodeError as error:
-        raise Unreadable(str(error)) from None
+        raise UnreadableError(str(error)) from None
 
 
 def read_outcome(record: Record) -> Outcome:
-    """Return the outcome in a record, in whichever form its content type names; raises ``Unreadable``."""
+    """Return the outcome in a record, in whichever form its content type names; raises ``UnreadableError``."""
     try:
         return Outcome.FromString(record.value or b"")
     except DecodeError as error:
-        raise Unreadable(str(error)) from None
+        raise UnreadableError(str(error)) from None
