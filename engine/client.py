@@ -40,6 +40,7 @@ class Decided:
     probabilities: tuple[float, ...]
     policy_version: str
     fallback: str  # "none", or why the policy's oracle was not asked
+    unrecorded: str = ""  # why it is not in the log and will not be learned from; empty: it is there
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ def _decided(answer: service_pb2.DecideResponse) -> Decided:
         probabilities=tuple(answer.probabilities),
         policy_version=answer.policy_version,
         fallback=fallback_name(answer.fallback),
+        unrecorded=(answer.unrecorded_detail or "no reason given") if answer.unrecorded else "",
     )
 
 

@@ -188,6 +188,12 @@ class ServingConfig(Model):
     reflection: bool = True
     default_deadline: Milliseconds = Field(2_000, gt=0, description="for callers that set none")
     scoring_reserve: Milliseconds = Field(2, ge=0, description="less than this left: answer from the fallback")
+    durability: Literal["memory", "disk", "broker"] = Field(
+        "disk", description="what has a record when its call is answered: this process, its disk, or all of Kafka"
+    )
+    broker_patience: Milliseconds = Field(
+        100, ge=1, description="with durability broker: so long for Kafka, then the disk has to do"
+    )
     idempotency_cache: int = Field(100_000, ge=0, description="how many recent decisions are known by id")
     max_message_bytes: int = Field(4_194_304, ge=1_024)
     swap_interval: Milliseconds = Field(200, ge=10, description="how often a new policy is looked for")

@@ -1,4 +1,4 @@
-"""Every metric of Leeway: the one module that owns their names (``docs/metrics.md`` lists them).
+"""The metrics of serving and of learning; with :mod:`monitoring.role_metrics` all there are (see ``docs/metrics.md``).
 
 Conventions: prefix ``leeway_``, base units (seconds, ratios), ``_total`` for counters. Labels take few values, known
 from the configuration: a policy version or a decision id is never a label. Every series that is known at the start
@@ -8,13 +8,11 @@ exists from the start, with 0, so that an alert on an increase never misses the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from math import fsum, nan
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from engine.records import (
     DIRECTION_DOWN,
@@ -23,7 +21,6 @@ from engine.records import (
     Direction,
     FallbackReason,
     GenerationStatistics,
-    JoinAccounting,
     fallback_name,
 )
 from monitoring.generations import mean_entropy, mean_reward, positive_share
@@ -53,6 +50,12 @@ class ServingMetrics:
             "leeway_decisions_total",
             "Decisions made, by what they fell back for (none: by the policy).",
             ["decision_point", "fallback"],
+            registry=registry,
+        )
+        self.decisions_unrecorded = Counter(
+            "leeway_decisions_unrecorded_total",
+            "Decisions answered though the log could not take them; a retry may have recorded some since.",
+            _POINT,
             registry=registry,
         )
         self.decision_duration = Histogram(
@@ -107,10 +110,28 @@ class ServingMetrics:
         self.log_queue = Gauge(
             "leeway_log_queue_records", "Records that wait to be written to the log.", registry=registry
         )
+        self.spool_records = Gauge(
+            "leeway_spool_records", "Records that wait on the local disk for the cluster.", registry=registry
+        )
+        self.spool_bytes = Gauge(
+            "leeway_spool_bytes", "Bytes of the local disk that the spool uses of its limit.", registry=registry
+        )
+        self.spool_age = Gauge(
+            "leeway_spool_oldest_age_seconds",
+            "Age of the oldest decision that waits on the local disk; 0 while none does.",
+            registry=registry,
+        )
+        self.shipped = Counter(
+            "leeway_shipped_records_total", "Records that the cluster has taken from this process.", registry=registry
+        )
+        self.shipping_errors = Counter(
+            "leeway_shipping_errors_total", "Attempts to reach the cluster that failed.", registry=registry
+        )
         for point in decision_points:
             for reason in FallbackReason.values():
                 self.decisions.labels(point, fallback_name(reason))
             for metric in (
+                self.decisions_unrecorded,
                 self.decision_duration,
                 self.propensity,
                 self.policy_swaps,
@@ -123,7 +144,7 @@ class ServingMetrics:
 
 
 class PipelineMetrics:
-    """What join, monitors, learner, archive and training count.
+    """What monitors, learner and archive count.
 
     Parameters
     ----------
@@ -131,21 +152,9 @@ class PipelineMetrics:
         Where the metrics are registered.
     decision_points
         Names of the configured decision points.
-    roles
-        Names of the roles that this process runs.
-    accounting
-        Returns the book of the join for every decision point, summed over partitions; called at every scrape, on the
-        thread that scrapes.
     """
 
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        decision_points: Iterable[str],
-        roles: Iterable[str],
-        accounting: Callable[[], Mapping[str, JoinAccounting]],
-    ) -> None:
-        registry.register(JoinCollector(accounting))
+    def __init__(self, registry: CollectorRegistry, decision_points: Iterable[str]) -> None:
         self.reward_mean = Gauge(
             "leeway_reward_mean",
             f"Mean reward of the last {REWARD_WINDOW} feedbacks seen by this process; NaN before the first.",
@@ -192,16 +201,6 @@ class PipelineMetrics:
             registry=registry,
         )
         self.archived = Counter("leeway_archive_rows_total", "Rows written to the archive.", _POINT, registry=registry)
-        self.role_errors = Counter(
-            "leeway_role_errors_total", "Errors after which a role was started again.", ["role"], registry=registry
-        )
-        self.role_up = Gauge("leeway_role_up", "1 while the role runs, else 0.", ["role"], registry=registry)
-        self.lag = Gauge(
-            "leeway_lag_records",
-            "Records of a topic that a role has still to read.",
-            ["role", "topic"],
-            registry=registry,
-        )
         self._rewards: dict[str, deque[float]] = {}
         for point in decision_points:
             window = self._rewards[point] = deque(maxlen=REWARD_WINDOW)
@@ -210,9 +209,6 @@ class PipelineMetrics:
                 self.alarms.labels(point, "reward", _direction(direction))
             for metric in (self.run_length, self.retraining_requests, self.learned, self.last_learned, self.archived):
                 metric.labels(point)
-        for role in roles:
-            self.role_errors.labels(role)
-            self.role_up.labels(role)
 
     def observe_reward(self, decision_point: str, reward: float) -> None:
         """Take the next reward of a decision point into its mean."""
@@ -229,57 +225,6 @@ class PipelineMetrics:
         self.generation_reward.labels(acting.decision_point).set(mean_reward(acting))
         self.generation_entropy.labels(acting.decision_point).set(mean_entropy(acting))
         self.generation_positives.labels(acting.decision_point).set(positive_share(acting))
-
-
-class JoinCollector(Collector):
-    """The accounting of the join as metrics.
-
-    The book is restored from the log after a restart, so its counters are read at the scrape instead of being
-    counted a second time.
-    """
-
-    def __init__(self, accounting: Callable[[], Mapping[str, JoinAccounting]]) -> None:
-        self._accounting = accounting
-
-    def describe(self) -> list[Metric]:
-        """Return the metrics without samples, so that registering does not read the book."""
-        return self._families({})
-
-    def collect(self) -> list[Metric]:
-        """Return the metrics with the book of now."""
-        return self._families(self._accounting())
-
-    def _families(self, book: Mapping[str, JoinAccounting]) -> list[Metric]:
-        families: list[Metric] = []
-        for field, text in _JOIN_COUNTERS.items():
-            counter = CounterMetricFamily(f"leeway_join_{field}_total", text, labels=_POINT)
-            for point, entry in book.items():
-                counter.add_metric([point], getattr(entry, field))
-            families.append(counter)
-        pending = GaugeMetricFamily(
-            "leeway_join_pending_decisions", "Decisions whose feedback is still to come.", labels=_POINT
-        )
-        watermark = GaugeMetricFamily(
-            "leeway_join_watermark_timestamp_seconds",
-            "Event time up to which reward windows were closed, in seconds since 1970.",
-            labels=_POINT,
-        )
-        for point, entry in book.items():
-            pending.add_metric([point], entry.pending)
-            watermark.add_metric([point], entry.watermark_ms / 1_000.0)
-        return [*families, pending, watermark]
-
-
-_JOIN_COUNTERS = {
-    "decisions": "Decisions that the join has seen.",
-    "feedback": "Feedbacks emitted, defaulted ones included.",
-    "defaulted": "Feedbacks with the default reward: the window closed without an outcome.",
-    "duplicate_decisions": "Decisions seen a second time and left out.",
-    "duplicate_outcomes": "Outcomes seen a second time and left out.",
-    "late_outcomes": "Outcomes after their window had closed.",
-    "surplus_outcomes": "Outcomes that the aggregation does not count.",
-    "dead_letters": "Records put aside because they could not be used.",
-}
 
 
 def _mean(window: deque[float]) -> float:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable
-from functools import wraps
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, NoReturn, ParamSpec, TypeVar
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -21,43 +19,8 @@ from rich.logging import RichHandler
 from engine import __version__
 from engine.errors import ConfigError, LeewayError
 from streaming.config import Config, load_config
-
-P = ParamSpec("P")
-R = TypeVar("R")
-DEFAULT_CONFIG = Path("leeway.yaml")
-#: Exit status for usage and configuration, as click's own.
-USAGE = 2
-
-
-def config_option(function: Callable[..., R]) -> Callable[..., R]:
-    """Add ``--config``."""
-    option = click.option(
-        "--config",
-        "config_path",
-        type=click.Path(path_type=Path, dir_okay=False),
-        default=lambda: Path(os.environ.get("LEEWAY_CONFIG", DEFAULT_CONFIG)),
-        show_default=f"$LEEWAY_CONFIG or {DEFAULT_CONFIG}",
-        help="The configuration file.",
-    )
-    return option(function)
-
-
-def actionable(function: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors that say what to do into a message and an exit status, without a trace."""
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except LeewayError as error:
-            _fail(str(error), USAGE if isinstance(error, ConfigError) else 1)
-
-    return run
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"leeway: {message}", err=True)
-    sys.exit(status)
+from streaming.dlq import dlq
+from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, print_json
 
 
 def _point(config: Config, name: str | None) -> str:
@@ -69,10 +32,6 @@ def _point(config: Config, name: str | None) -> str:
     if name not in known:
         raise ConfigError(f"--decision-point {name}: not configured; known are: {', '.join(known)}")
     return name
-
-
-def _json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,6 +47,8 @@ def main(verbose: bool) -> None:
     logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
     for chatty in ("alembic", "matplotlib", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It has ten errors a second while a broker is away; ours say the reason once for each attempt.
+    logging.getLogger("kafka").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     logging.getLogger("streaming").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
@@ -97,11 +58,11 @@ def main(verbose: bool) -> None:
 def init(path: Path, force: bool) -> None:
     """Write an annotated starter configuration to PATH."""
     if path.exists() and not force:
-        _fail(f"{path}: exists already; name another file, or overwrite it with --force", USAGE)
+        fail(f"{path}: exists already; name another file, or overwrite it with --force", USAGE)
     try:
         path.write_text(files("streaming").joinpath("starter.yaml").read_text())
     except OSError as error:
-        _fail(f"{path}: cannot be written ({error.strerror})", 1)
+        fail(f"{path}: cannot be written ({error.strerror})", 1)
     click.echo(f"{path} written; make it yours, then: leeway check --config {path}")
 
 
@@ -118,15 +79,24 @@ def check(config_path: Path) -> None:
 @main.command()
 @config_option
 @click.option("--only", type=click.Choice(["serve", "work"]), multiple=True, help="Start this role alone.")
+@click.option(
+    "--joiners",
+    type=click.IntRange(0, 256),
+    default=0,
+    show_default=True,
+    help="So many processes join, beside `work`; 0: `work` does it.",
+)
 @click.pass_context
 @actionable
-def up(context: click.Context, config_path: Path, only: tuple[str, ...]) -> None:
+def up(context: click.Context, config_path: Path, only: tuple[str, ...], joiners: int) -> None:
     """Run everything on this machine: serving, join, learning, monitoring, retraining."""
-    from streaming.up import Supervisor
+    from streaming.up import Supervisor, commands
 
-    load_config(config_path)
+    if joiners and only == ("serve",):
+        raise click.UsageError("--joiners starts processes beside `work`, and --only serve leaves that out")
+    config = load_config(config_path)
     verbose = bool(context.parent and context.parent.params["verbose"])
-    sys.exit(Supervisor(config_path, only or ("serve", "work"), verbose=verbose).run())
+    sys.exit(Supervisor(config_path, commands(config, only, joiners), verbose=verbose).run())
 
 
 @main.command()
@@ -151,10 +121,12 @@ def serve(config_path: Path) -> None:
 
 @main.command()
 @config_option
+@click.option("--without-join", is_flag=True, help="Leave joining to `leeway join`.")
 @actionable
-def work(config_path: Path) -> None:
+def work(config_path: Path, without_join: bool) -> None:
     """Run what is behind the log alone: join, learner, archive, monitors, retraining."""
-    from streaming import pipeline
+    from streaming.pipeline import Pipeline
+    from streaming.role_process import run
     from streaming.up import announce, hold_lifeline, hold_role, withdraw
 
     config = load_config(config_path)
@@ -162,11 +134,36 @@ def work(config_path: Path) -> None:
     hold_role(config, "work")
 
     def ready(metrics_port: int) -> None:
-        announce(config, "work", metrics_port=metrics_port)
+        announce(config, "work", metrics_port=metrics_port, join=not without_join)
         click.echo(f"working, metrics on :{metrics_port}/metrics", err=True)
 
-    pipeline.run(config, config_path, ready)
+    run(Pipeline(config, config_path, join=not without_join), ready)
     withdraw(config, "work")
+
+
+@main.command()
+@config_option
+@actionable
+def join(config_path: Path) -> None:
+    """Join decisions with their rewards alone; several of these share the partitions of a Kafka log.
+
+    On the embedded log one of them joins, and the others stand by to take over.
+    """
+    from streaming.pipeline import JoinProcess
+    from streaming.role_process import run
+    from streaming.up import announce_joiner, hold_lifeline, withdraw
+
+    config = load_config(config_path)
+    hold_lifeline()
+    names: list[str] = []
+
+    def ready(metrics_port: int) -> None:
+        names.append(announce_joiner(config, metrics_port=metrics_port))
+        click.echo(f"joining, metrics on :{metrics_port}/metrics", err=True)
+
+    run(JoinProcess(config), ready)
+    for name in names:
+        withdraw(config, name)
 
 
 @main.command()
@@ -180,7 +177,7 @@ def doctor(config_path: Path, as_json: bool) -> None:
 
     findings = list(examine(load_config(config_path), now_ms()))
     if as_json:
-        _json([{"level": f.level.value, "subject": f.subject, "words": f.words} for f in findings])
+        print_json([{"level": f.level.value, "subject": f.subject, "words": f.words} for f in findings])
     else:
         colours = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "red"}
         for finding in findings:
@@ -196,8 +193,8 @@ def doctor(config_path: Path, as_json: bool) -> None:
 @actionable
 def replay(config_path: Path, decision_id: str | None, as_json: bool) -> None:
     """Recompute logged decisions from their policies, bit for bit; exit 1 if any differs."""
+    from streaming.opening import open_log
     from streaming.replaying import replay_log
-    from streaming.serve import open_log
 
     config = load_config(config_path)
     log = open_log(config)
@@ -206,13 +203,13 @@ def replay(config_path: Path, decision_id: str | None, as_json: bool) -> None:
     finally:
         log.close()
     if as_json:
-        _json({"decisions": result.decisions, "mismatches": result.mismatches, "examples": result.examples})
+        print_json({"decisions": result.decisions, "mismatches": result.mismatches, "examples": result.examples})
     else:
         for example in result.examples:
             click.echo(example)
         click.echo(f"{result.decisions} decisions recomputed, {result.mismatches} differ")
     if decision_id is not None and result.decisions == 0:
-        _fail(f"decision {decision_id!r} is not in the log; it was never recorded, or is older than log.retention", 1)
+        fail(f"decision {decision_id!r} is not in the log; it was never recorded, or is older than log.retention", 1)
     sys.exit(int(result.mismatches > 0))
 
 
@@ -249,7 +246,7 @@ def retrain(
     say: Callable[[str], None] = lambda words: click.echo(words, err=True)  # noqa: E731
     outcome = retrain_point(config, name, reason=reason, since_ms=since_ms, dry_run=dry_run, progress=say)
     if as_json:
-        _json(outcome.report())
+        print_json(outcome.report())
     else:
         click.echo(outcome.words)
     sys.exit(int(outcome.exit_code))
@@ -280,7 +277,7 @@ def status(config_path: Path, target: str | None, as_json: bool) -> None:
         except grpc.RpcError as error:
             raise LeewayError(f"{target} does not answer: {error.details()}") from error
     if as_json:
-        _json(MessageToDict(reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        print_json(MessageToDict(reply, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
         return
     click.echo(f"leeway {reply.version} at {target}, up {time.time() - reply.started_ms / 1_000:.0f} s")
     for point in reply.decision_points:
@@ -335,7 +332,19 @@ def demo(
         json_path.write_text(json.dumps(figures, indent=2) + "\n")
     missed = [goal["name"] for goal in figures["goals"] if not goal["holds"]]
     if missed:
-        _fail(f"the demo did not show: {', '.join(missed)}; see {directory / 'report.html'}", 1)
+        fail(f"the demo did not show: {', '.join(missed)}; see {directory / 'report.html'}", 1)
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["outcome"]), default="outcome")
+def schema(what: str) -> None:
+    """Print the JSON Schema (draft 2020-12) of what other systems may write to the log as JSON: an outcome."""
+    from streaming.outcome_json import outcome_schema
+
+    print_json(outcome_schema())
+
+
+main.add_command(dlq)
 
 
 if __name__ == "__main__":

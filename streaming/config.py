@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from engine.config import WRITTEN, DecisionPoint, Milliseconds, Model, Name, ServingConfig
+from engine.config import NAME, WRITTEN, DecisionPoint, Milliseconds, Model, Name, ServingConfig
 from engine.errors import ConfigError
 from monitoring.config import MonitorsConfig
+from streaming.kafka.settings import KafkaSettings, ServerAddress
 from training.config import RegistryConfig, RetrainingConfig
 
 ENVIRONMENT_PREFIX = "LEEWAY_"
@@ -30,15 +40,39 @@ class DecisionPointConfig(DecisionPoint):
         return DecisionPoint.model_validate({name: getattr(self, name) for name in DecisionPoint.model_fields})
 
 
-class LogConfig(Model):
+Partitions = Annotated[int, Field(ge=1, le=256, description="fixed once the log exists")]
+Retention = Annotated[Milliseconds, Field(gt=0, description="how long decisions, outcomes and feedback are kept")]
+
+
+class EmbeddedLogConfig(Model):
     """The embedded log: one file for each writer, no server."""
 
     kind: Literal["embedded"] = "embedded"
-    partitions: int = Field(4, ge=1, le=256, description="fixed once the log exists")
-    retention: Milliseconds = Field(
-        2_592_000_000, gt=0, description="how long decisions, outcomes and feedback are kept"
-    )
+    partitions: Partitions = 4
+    retention: Retention = 2_592_000_000
     fsync: bool = Field(True, description="answers wait for the disk: safe from power loss, not only from kill -9")
+
+
+class KafkaLogConfig(KafkaSettings):
+    """The log on a Kafka cluster, with a spool on the local disk for the time when the cluster is away."""
+
+    kind: Literal["kafka"]
+    partitions: Partitions = 4
+    retention: Retention = 2_592_000_000
+    spool_max_bytes: int = Field(
+        1_073_741_824, ge=1_048_576, description="most bytes of decisions and outcomes that wait for the cluster"
+    )
+
+
+def _embedded_unless_said(value: object) -> object:
+    return {"kind": "embedded", **value} if isinstance(value, dict) else value
+
+
+#: One of the logs, by its ``kind``; the embedded one where none is said.
+LogConfig = Annotated[
+    EmbeddedLogConfig | KafkaLogConfig, Field(discriminator="kind"), BeforeValidator(_embedded_unless_said)
+]
+_LOGS: Mapping[str, type[Model]] = {"embedded": EmbeddedLogConfig, "kafka": KafkaLogConfig}
 
 
 class MetricsConfig(Model):
@@ -47,11 +81,16 @@ class MetricsConfig(Model):
     host: str = "127.0.0.1"
     serving_port: int = Field(9464, ge=0, le=65_535)
     pipeline_port: int = Field(9465, ge=0, le=65_535)
+    join_port: int = Field(0, ge=0, le=65_535, description="of `leeway join`; 0: any free port, which it announces")
 
     @model_validator(mode="after")
     def _check(self) -> MetricsConfig:
-        if self.serving_port == self.pipeline_port != 0:
-            raise ValueError(f"serving_port and pipeline_port are both {self.serving_port}; each process needs its own")
+        ports: dict[int, str] = {}
+        for name in ("serving_port", "pipeline_port", "join_port"):
+            port = getattr(self, name)
+            if port and port in ports:
+                raise ValueError(f"{ports[port]} and {name} are both {port}; each process needs its own")
+            ports[port] = name
         return self
 
 
@@ -61,10 +100,17 @@ class Config(Model):
     version: Literal[1]
     data_dir: Path = Path("leeway-data")
     decision_points: dict[Name, DecisionPointConfig] = Field(min_length=1)
-    log: LogConfig = LogConfig()
+    log: LogConfig = EmbeddedLogConfig()
     serving: ServingConfig = ServingConfig()
     metrics: MetricsConfig = MetricsConfig()
     registry: RegistryConfig = RegistryConfig()
+
+    @field_validator("serving")
+    @classmethod
+    def _has_broker(cls, serving: ServingConfig, info: ValidationInfo) -> ServingConfig:
+        if serving.durability == "broker" and isinstance(info.data.get("log"), EmbeddedLogConfig):
+            raise ValueError("durability broker needs a broker: choose disk or memory, or log.kind kafka")
+        return serving
 
     def points(self) -> dict[str, DecisionPoint]:
         """Return the engine's part of every decision point."""
@@ -74,6 +120,11 @@ class Config(Model):
     def log_dir(self) -> Path:
         """Where the embedded log lies."""
         return self.data_dir / "log"
+
+    @property
+    def spool_dir(self) -> Path:
+        """Where decisions and outcomes wait for a Kafka cluster."""
+        return self.data_dir / "spool"
 
     @property
     def policy_dir(self) -> Path:
@@ -89,6 +140,34 @@ class Config(Model):
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""
         return self.registry.tracking_uri or f"sqlite:///{(self.data_dir / 'mlflow.db').resolve()}"
+
+
+def log_environment(url: str) -> dict[str, str]:
+    """Return the variables that let a configuration use the cluster at ``kafka://host:port[,host:port]``.
+
+    Raises ``ConfigError`` where it is no such address.
+
+    >>> log_environment("kafka://a:9092,b:9092")
+    {'LEEWAY_LOG__KIND': 'kafka', 'LEEWAY_LOG__BOOTSTRAP_SERVERS': '["a:9092", "b:9092"]'}
+    """
+    example = "write kafka://host:port[,host:port], such as kafka://localhost:9092"
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme != "kafka":
+        raise ConfigError(f"{scheme + mark!r} does not begin the address of a log; {example}")
+    if "@" in rest:  # it may be a password, and is not shown
+        raise ConfigError(f"an address carries no user or password, give them as log.security; {example}")
+    if "/" in rest.rstrip("/"):
+        raise ConfigError(f"{rest!r} has a path; names are set apart by log.topic_prefix; {example}")
+    servers = [server.strip() for server in rest.rstrip("/").split(",")]
+    for server in servers:
+        try:
+            TypeAdapter(ServerAddress).validate_python(server)
+        except ValidationError:
+            raise ConfigError(f"{server!r} is not host:port; {example}") from None
+    return {
+        f"{ENVIRONMENT_PREFIX}LOG__KIND": "kafka",
+        f"{ENVIRONMENT_PREFIX}LOG__BOOTSTRAP_SERVERS": json.dumps(servers),
+    }
 
 
 def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
@@ -143,11 +222,23 @@ def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple
                 raise ConfigError(f"{variable}: {step} is no mapping, so nothing below it can be set")
             target = inner
         try:
-            target[path[-1]] = yaml.safe_load(text)
+            # A password is what it is: as YAML, 007 would be 7, and what cannot be read would be shown.
+            target[path[-1]] = text if path[-1] in _SECRETS else yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"{variable}: {text!r} is not readable as YAML: {error}") from error
         overridden[path] = variable
+    if ("log", "kind") in overridden:
+        _drop_other_log(raw["log"], overridden)
     return overridden
+
+
+def _drop_other_log(log: dict[str, Any], overridden: Mapping[tuple[str, ...], str]) -> None:
+    """Leave out what the file says of the log that is not used: another kind was chosen over it."""
+    known = _LOGS.get(str(log["kind"]), Model).model_fields
+    others = {name for kind in _LOGS.values() for name in kind.model_fields} - known.keys()
+    for name in others & log.keys():
+        if not any(path[:2] == ("log", name) for path in overridden):
+            del log[name]
 
 
 def _check_underscores(variable: str, name: str) -> None:
@@ -168,21 +259,37 @@ def _explain(problem: Any, raw: object, tree: yaml.Node | None, overridden: Mapp
         if isinstance(problem["loc"], tuple) and isinstance(step, int):
             node = None
     where = ".".join(path) or "file"
+    given = _shown(problem["input"], path[-1] if path else "")
     variable = overridden.get(tuple(path))
     place = f" (set by {variable})" if variable else _line(tree, path)
     match problem["type"]:
         case "extra_forbidden":
+            if path[-1] in _FIELD_NAMES:
+                return f"{where}{place}: is a setting of something else, and none here; remove it"
             known = difflib.get_close_matches(path[-1], _FIELD_NAMES, 1)
             return f"{where}{place}: unknown setting" + (f"; did you mean {known[0]}?" if known else "; remove it")
-        case "model_type":
-            return f"{where}{place}: must be a mapping of settings (got {problem['input']!r}); {{}} takes every default"
+        case "model_type" | "model_attributes_type":
+            return f"{where}{place}: must be a mapping of settings (got {given}); {{}} takes every default"
         case "missing":
             return f"{where}{place}: is required; add it"
+        case "string_pattern_mismatch" if problem["ctx"]["pattern"] == NAME:
+            return f"{where}{place}: {given} is no name; use lower-case letters, digits and _"
+        case "string_pattern_mismatch" if "bootstrap_servers" in path:
+            return f"{where}{place}: {given} is no address of a broker; write host:port, such as localhost:9092"
         case "string_pattern_mismatch":
-            return f"{where}{place}: {problem['input']!r} is no name; use lower-case letters, digits and _"
+            return f"{where}{place}: {given} cannot be part of a name; use letters, digits, '.', '_' and '-'"
         case _:
             message = str(problem["msg"]).removeprefix("Value error, ")
-            return f"{where}{place}: {message} (got {problem['input']!r})"
+            return f"{where}{place}: {message} (got {given})"
+
+
+def _shown(value: object, name: str = "") -> str:
+    """Return a value for a message, without the passwords in it."""
+    if name in _SECRETS:
+        return "***"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {_shown(inner, key)}" for key, inner in value.items()) + "}"
+    return repr(value)
 
 
 def _line(tree: yaml.Node | None, path: list[str]) -> str:
@@ -226,4 +333,5 @@ def _names(model: type[Model], seen: set[type[Model]]) -> set[str]:
 
 
 _FIELD_NAMES = sorted(_names(Config, set()) | set(DecisionPointConfig.model_fields))
-_TAGS = {"number", "text", "vector", "squarecb", "uniform", "function-before", "[key]"}
+_TAGS = {"number", "text", "vector", "squarecb", "uniform", "embedded", "kafka", "function-before", "[key]"}
+_SECRETS = {"password", "key_password"}

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from enum import Enum
 
-from engine.errors import LeewayError
-from engine.records import DeadLetter, DeadLetterReason, Feedback, Generation, JoinAccounting
+from engine.errors import LeewayError, LogError
+from engine.records import Feedback, Generation, JoinAccounting
 from engine.serving.service import Slot
 from engine.serving.watcher import schema_problem
 from engine.store import PolicyStore
-from streaming.config import Config
+from streaming.config import Config, KafkaLogConfig
+from streaming.dead_letters import scan
+from streaming.embedded import EmbeddedLog
+from streaming.insight import latest_alarms, tail
 from streaming.joiner import read_accounting
 from streaming.lag import READ_BY, lag
 from streaming.log import Log
-from streaming.serve import latest_alarms, open_log, tail
-from streaming.topics import DEAD_LETTERS, FEEDBACK, GENERATIONS, OUTCOMES
-from streaming.up import whereabouts
+from streaming.opening import attach, declare
+from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, GENERATIONS, JOIN, OUTCOMES, SHIPPING, topics
+from streaming.up import joiners, whereabouts
 from training.archive import ArchiveReader
 
 MINUTE = 60_000
@@ -46,13 +49,22 @@ def examine(config: Config, now_ms: int) -> Iterator[Finding]:
     """Look at everything and yield what was found."""
     yield from _processes(config)
     yield from _disk(config)
-    if not config.log_dir.exists():  # opening it would make it, for whoever asks
+    if isinstance(config.log, KafkaLogConfig):
+        yield from _spool(config, now_ms)
+    elif not config.log_dir.exists():  # opening it would make it, for whoever asks
         yield Finding(Level.WARNING, "log", f"there is none yet at {config.log_dir}; it is made by: leeway up")
         return
     try:
-        with closing(open_log(config)) as log:
+        with closing(attach(config)) as log:
+            if isinstance(config.log, KafkaLogConfig):
+                finding = _cluster(config, config.log, log)
+                yield finding
+                if finding.level is not Level.OK:
+                    return  # all else would fail for the same reason
+            else:
+                declare(log, config)
             books = read_accounting(log)
-            yield from _lag(log)
+            yield from _lag(log, now_ms)
             yield from _letters(log, books)
             for name in config.decision_points:
                 yield from _join(config, log, name, books.get(name, JoinAccounting()))
@@ -70,6 +82,67 @@ def _processes(config: Config) -> Iterator[Finding]:
             yield Finding(Level.PROBLEM, role, f"does not run, so {consequence}; start it with: leeway up")
         else:
             yield Finding(Level.OK, role, f"runs (pid {facts['pid']})")
+    members = joiners(config)
+    if members:
+        yield Finding(Level.OK, "join", f"{len(members)} members run here: {', '.join(members)}")
+    elif (whereabouts(config, "work") or {}).get("join") is False:
+        yield Finding(
+            Level.WARNING,
+            "join",
+            "`work` leaves it out and no member runs here; if none runs on another machine, start: leeway join",
+        )
+
+
+def _cluster(config: Config, settings: KafkaLogConfig, log: Log) -> Finding:
+    """Say whether the brokers answer, and whether the topics are as they are configured."""
+    subject = "kafka"
+    try:
+        log.committed(JOIN)
+    except LogError as error:
+        words = f"{error}. Until then decisions go to the spool, and nothing is joined"
+        return Finding(Level.PROBLEM, subject, words)
+    declared = topics(settings.partitions, settings.retention)
+    counts: dict[str, int] = {}
+    for topic in declared:
+        with suppress(LogError):  # it does not exist
+            counts[topic.name] = len(log.ends(topic.name))
+    where = f"the brokers at {settings.where} answer"
+    if not counts:
+        return Finding(Level.WARNING, subject, f"{where}, and there is no topic yet; they are made by: leeway up")
+    missing = [settings.topic_prefix + topic.name for topic in declared if topic.name not in counts]
+    if missing:
+        words = f"{where}, but there is no topic {', '.join(missing)}: what was in it is lost; it is made by: leeway up"
+        return Finding(Level.PROBLEM, subject, words)
+    for topic in declared:
+        if counts[topic.name] != topic.partitions:
+            words = (
+                f"topic {settings.topic_prefix + topic.name} has {counts[topic.name]} partitions, not "
+                f"{topic.partitions}; set log.partitions to what there is, or begin a new log with another "
+                "log.topic_prefix"
+            )
+            return Finding(Level.PROBLEM, subject, words)
+    return Finding(Level.OK, subject, f"{where}, with {len(counts)} topics of {settings.partitions} partitions or one")
+
+
+def _spool(config: Config, now_ms: int) -> Iterator[Finding]:
+    """Say what waits on this machine's disk for the cluster."""
+    if not config.spool_dir.exists():
+        return
+    try:
+        with closing(EmbeddedLog(config.spool_dir)) as spool:
+            waiting = lag(spool, SHIPPING, [DECISIONS, OUTCOMES])
+    except LogError as error:
+        yield Finding(Level.PROBLEM, "spool", str(error))
+        return
+    count = sum(behind.records for behind in waiting.values())
+    # Clients say the times of outcomes, which may be long ago.
+    age_s = (waiting[DECISIONS] if waiting[DECISIONS].records else waiting[OUTCOMES]).seconds(now_ms)
+    if age_s > MINUTE / 1_000:
+        words = f"{count} records wait for the cluster, the oldest for {_ago(round(age_s * 1_000))}"
+        advice = "see whether the brokers answer, and `serve`'s messages: a full spool leaves decisions unrecorded"
+        yield Finding(Level.WARNING, "spool", f"{words}; {advice}")
+    else:
+        yield Finding(Level.OK, "spool", f"{count} records wait for the cluster")
 
 
 def _disk(config: Config) -> Iterator[Finding]:
@@ -86,12 +159,14 @@ def _disk(config: Config) -> Iterator[Finding]:
         yield Finding(Level.OK, "disk", words)
 
 
-def _lag(log: Log) -> Iterator[Finding]:
-    for group, topics in READ_BY.items():
-        behind = sum(lag(log, group, topics).values())
-        level = Level.WARNING if behind > 10_000 else Level.OK
+def _lag(log: Log, now_ms: int) -> Iterator[Finding]:
+    for group, names in READ_BY.items():
+        behind = lag(log, group, names).values()
+        records = sum(entry.records for entry in behind)
+        level = Level.WARNING if records > 10_000 else Level.OK
+        age = f", the oldest {_ago(round(max(e.seconds(now_ms) for e in behind) * 1_000))} old" if records else ""
         advice = "; it is slower than what comes in, or stands still: see its messages" if level is not Level.OK else ""
-        yield Finding(level, f"{group} lag", f"{behind} records behind{advice}")
+        yield Finding(level, f"{group} lag", f"{records} records behind{age}{advice}")
 
 
 def _join(config: Config, log: Log, name: str, book: JoinAccounting) -> Iterator[Finding]:
@@ -127,17 +202,17 @@ def _join(config: Config, log: Log, name: str, book: JoinAccounting) -> Iterator
 def _letters(log: Log, books: Mapping[str, JoinAccounting]) -> Iterator[Finding]:
     count = sum(book.dead_letters for book in books.values())
     if count:
-        words = f"{count} records could not be used; the last says {_last_letter(log)}"
+        words = f"{count} records could not be used (see: leeway dlq list); the last says {_last_letter(log)}"
         yield Finding(Level.WARNING, "dead letters", words)
 
 
 def _last_letter(log: Log) -> str:
-    letters = [DeadLetter.FromString(value) for value in tail(log, DEAD_LETTERS, 100)]
+    ends = log.ends(DEAD_LETTERS)
+    letters = [letter for number, end in ends.items() for letter in scan(log, number, max(0, end - 25), end)]
     if not letters:
         return "nothing: it has outlived log.retention"
     last = max(letters, key=lambda letter: letter.timestamp_ms)
-    reason = DeadLetterReason.Name(last.reason).removeprefix("DEAD_LETTER_REASON_").lower()
-    return f"{reason}: {last.detail}"
+    return f"{last.reason}: {last.detail}"
 
 
 def _why_unjoined(log: Log, window_s: float) -> str:

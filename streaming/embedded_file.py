@@ -313,6 +313,26 @@ class WriterFile:
                 removed += connection.execute(f"DELETE FROM {place.table} WHERE offset IN ({expired})", limit).rowcount
         return removed
 
+    def delete_before(self, place: Place, offset: int) -> int:
+        """Remove at most ``EXPIRE_BATCH`` records of a partition with offsets less than ``offset``; return how many."""
+        action = f"delete records of topic {place.topic.name!r}"
+        old = f"SELECT offset FROM {place.table} WHERE offset < ? ORDER BY offset"
+        with self._reading(action) as connection:  # nothing to remove: the writer is not disturbed
+            if connection.execute(f"{old} LIMIT 1", (offset,)).fetchone() is None:
+                return 0
+        batch = f"DELETE FROM {place.table} WHERE offset IN ({old} LIMIT {EXPIRE_BATCH})"
+        with self._writing(action) as connection:
+            return connection.execute(batch, (offset,)).rowcount
+
+    def used_bytes(self) -> int:
+        """Return how many bytes of the file are in use; what was removed is free for later records."""
+        with self._reading("measure its size") as connection:
+            size, pages, free = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_size", "page_count", "freelist_count")
+            )
+        return int(size * (pages - free))
+
     def close(self) -> None:
         """Close both connections; a call that is under way ends first."""
         with self._write_lock, self._read_lock:

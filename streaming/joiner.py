@@ -7,33 +7,37 @@ and the offsets of what it read in one transaction, so that it has happened once
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-
-from google.protobuf.message import DecodeError
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 from engine.config import RewardConfig
-from engine.records import (
-    DEAD_LETTER_REASON_UNREADABLE,
-    DeadLetter,
-    Decision,
-    Feedback,
-    JoinAccounting,
-    Outcome,
-)
-from streaming.join import ACCOUNTING_PREFIX, CLOCKS_KEY, Effects, Joiner, Rejected, Source
+from engine.records import JoinAccounting, JoinHead
+from streaming.book import total
+from streaming.changelog import HEAD_KEY, block_of, head_of
+from streaming.cold import ColdTable
+from streaming.dead_letters import dead_letter
+from streaming.effects import Effects
+from streaming.join import Joiner, Source
 from streaming.log import Log, Message, Record, TopicPartition, Transaction
-from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, JOIN, JOIN_STATE, LATE, OUTCOMES
+from streaming.pending import Pending
+from streaming.topics import DECISIONS, FEEDBACK, JOIN, JOIN_STATE, LATE, OUTCOMES
+from streaming.wire import UnreadableError, feedback_headers, read_decision, read_outcome
+
+logger = logging.getLogger(__name__)
 
 _SOURCES = {DECISIONS: Source.DECISIONS, OUTCOMES: Source.OUTCOMES}
-_BOOK_SPAN = 64
-
-#: The record from which a message was read, by the id of the message. The message is kept too, or its id could be
-#: given to another object.
-Originals = dict[int, tuple[Decision | Outcome, Record]]
+#: How long a step goes on polling, if there is more to read: a transaction costs about as much as hundreds of records.
+_GATHER_MS = 100
+#: About how much of the state is read at a time.
+_READ_BYTES = 8_388_608
+_HEAD_SPAN = 4
+_TELL_AFTER = 250_000
 
 
 class JoinerRole:
-    """One member of the group that joins; one thread uses it.
+    """One member of the group that joins; one thread uses it, any may ask for its figures.
 
     Parameters
     ----------
@@ -44,18 +48,48 @@ class JoinerRole:
     clock
         Gives the time in milliseconds since 1970. It closes the windows of idle topics.
     batch
-        How many records a step takes at most.
+        How many records a step takes at most, and how many windows are closed in one transaction if more are due.
+    max_skew_ms
+        What is dated so much later than the clock goes to dead letters.
+    swap
+        Directory on a local disk for the part of the state that does not fit in memory; ``None``: all stays in memory.
+    max_hot
+        How many decisions this member keeps in memory, where there is ``swap``. One takes its own bytes and about
+        half a KiB.
+
+    Attributes
+    ----------
+    commits : int
+        Transactions so far.
+    restores : int
+        How often the state of a partition was read from the log.
+    skewed : int
+        Records that were refused for their time, so far.
     """
 
     def __init__(
-        self, log: Log, points: Mapping[str, RewardConfig], clock: Callable[[], int], *, batch: int = 2_000
+        self,
+        log: Log,
+        points: Mapping[str, RewardConfig],
+        clock: Callable[[], int],
+        *,
+        batch: int = 10_000,
+        max_skew_ms: int = 300_000,
+        swap: Path | None = None,
+        max_hot: int = 200_000,
     ) -> None:
         self._log = log
         self._points = points
         self._clock = clock
         self._batch = batch
+        self._max_skew_ms = max_skew_ms
+        self._swap = None if swap is None else partial(ColdTable, swap)
+        self._max_hot = max_hot
         self._consumer = log.consumer(JOIN, [DECISIONS, OUTCOMES])
         self._joiners: dict[int, Joiner] = {}
+        self.commits = 0
+        self.restores = 0
+        self.skewed = 0
 
     def step(self, timeout_s: float = 0.0) -> int:
         """Take what the log has next, and write what follows from it; return how many records were taken.
@@ -66,34 +100,52 @@ class JoinerRole:
         Raises
         ------
         LogError
-            If the log could not be read or written. Nothing has happened then; the next step does it again.
+            If the log could not be read or written, or the state does not fit on the disk. Nothing has happened
+            then; the next step does it again.
         """
         try:
             self._resume()
             now_ms = self._clock()  # before the poll: what comes later is not promised to have been read
-            records = self._consumer.poll(self._batch, timeout_s)
-            self._follow()
-            letters, originals = self._feed(records)
-            for where, lag in self._consumer.lag().items():
-                if lag == 0:
+            records, lag = self._gather(now_ms, timeout_s)
+            self._follow(records)
+            self._feed(records, now_ms)
+            for where, behind in lag.items():
+                if behind == 0:
                     self._joiners[where.partition].on_end(_SOURCES[where.topic], now_ms)
-            self._write(letters, originals, now_ms)
+            self._write(())
         except BaseException:
-            self._joiners.clear()  # they may be ahead of the log: the next step begins again with what is in it
+            self._forget()  # it may be ahead of the log: the next step begins again with what is in it
             raise
         return len(records)
 
     def accounting(self) -> dict[str, JoinAccounting]:
         """Return the book of each decision point over the partitions of this member."""
-        return _sum(joiner.accounting() for joiner in self._joiners.values())
+        return total(joiner.accounting() for joiner in self._members().values())
 
     def lag(self) -> dict[TopicPartition, int]:
-        """Return for each partition of this member how many records are still to be read; any thread may ask."""
+        """Return for each partition of this member how many records are still to be read."""
         return self._consumer.lag()
+
+    def watermarks(self) -> dict[int, int]:
+        """Return for each partition of this member the event time up to which windows are closed, in milliseconds."""
+        return {number: joiner.watermark_ms for number, joiner in self._members().items()}
+
+    def pending(self) -> int:
+        """Return how many decisions of this member have no feedback yet."""
+        return sum(joiner.undecided() for joiner in self._members().values())
 
     def close(self) -> None:
         """Leave the group."""
         self._consumer.close()
+        self._forget()
+
+    def _members(self) -> dict[int, Joiner]:
+        return self._joiners.copy()  # in one piece, whatever the role's thread does
+
+    def _forget(self) -> None:
+        for joiner in self._joiners.values():
+            joiner.pending.close()
+        self._joiners.clear()
 
     def _resume(self) -> None:
         """Go back to what is committed where the last step failed."""
@@ -102,56 +154,99 @@ class JoinerRole:
             committed = self._log.committed(JOIN)
             for where in lost:
                 self._consumer.seek(where, committed.get(where, 0))
-            self._follow()
+            self._follow([])
 
-    def _follow(self) -> None:
+    def _gather(self, now_ms: int, timeout_s: float) -> tuple[list[Record], dict[TopicPartition, int]]:
+        """Return the next records, decisions first, and what is left to be read after them."""
+        consumer = self._consumer
+        records = consumer.poll(self._batch, timeout_s)
+        assigned, lag = consumer.assignment(), consumer.lag()
+        while records and len(records) < self._batch and any(lag.values()) and self._clock() - now_ms < _GATHER_MS:
+            more = consumer.poll(self._batch - len(records))
+            records += more
+            lost = assigned - consumer.assignment()
+            assigned, lag = consumer.assignment(), consumer.lag()
+            if lost:  # they may come back, and then begin with what their owner in between has committed
+                records = [record for record in records if TopicPartition(record.topic, record.partition) not in lost]
+                for number in {where.partition for where in lost}:
+                    self._leave(number)
+            if not more:
+                break
+        # An outcome that is read before its decision has to wait for it, which is more work.
+        decisions = [record for record in records if record.topic == DECISIONS]
+        return decisions + [record for record in records if record.topic != DECISIONS], lag
+
+    def _leave(self, number: int) -> None:
+        joiner = self._joiners.pop(number, None)
+        if joiner is not None:
+            joiner.pending.close()
+
+    def _follow(self, records: Sequence[Record]) -> None:
         """Keep a joiner for each partition that is assigned now."""
         assigned = {where.partition for where in self._consumer.assignment()}
-        for number in assigned - self._joiners.keys():
-            joiner = Joiner(self._points)
-            for record in _scan(self._log, number):
-                joiner.restore(record.key or b"", record.value)
-            self._joiners[number] = joiner
         for number in self._joiners.keys() - assigned:
-            del self._joiners[number]
+            self._leave(number)
+        for number in sorted(assigned - self._joiners.keys()):
+            self._joiners[number] = self._restored(number)
+        for joiner in self._joiners.values():
+            joiner.pending.max_hot = self._max_hot // len(self._joiners)
 
-    def _feed(self, records: list[Record]) -> tuple[list[DeadLetter], Originals]:
-        """Hand records to their joiners; return dead letters of the unreadable ones, and where the others came from."""
-        letters: list[DeadLetter] = []
-        originals: Originals = {}
-        for record in records:
-            joiner = self._joiners[record.partition]
+    def _restored(self, number: int) -> Joiner:
+        pending = Pending(self._max_hot, self._swap)
+        joiner = Joiner(self._points, pending, partition=number, max_closings=self._batch)
+        try:
+            head = _last_head(self._log, number, self._log.ends(JOIN_STATE)[number])
+            if head is not None:
+                joiner.restore(head, _told(_scan(self._log, number), pending, number))
+        except BaseException:
+            pending.close()
+            raise
+        self.restores += 1
+        return joiner
+
+    def _feed(self, records: Sequence[Record], now_ms: int) -> None:
+        """Hand records to their joiners; write before the end where more windows close than fit in a transaction."""
+        for number, joiner in self._joiners.items():
+            joiner.on_time(now_ms, self._max_skew_ms)
+            if joiner.pending.swapped:
+                joiner.pending.expect(record.key or b"" for record in records if record.partition == number)
+        if any(joiner.go_on() for joiner in self._joiners.values()):  # what the last owner had left
+            self._write(records)
+        joiners = self._joiners
+        for index, record in enumerate(records):
+            joiner = joiners[record.partition]
+            if joiner.full:
+                self._write(records[index:])
             try:
-                if record.value is None:
-                    raise DecodeError("the record has no value")
                 if record.topic == DECISIONS:
-                    decision = Decision.FromString(record.value)
-                    originals[id(decision)] = (decision, record)
-                    joiner.on_decision(decision)
+                    joiner.on_decision(read_decision(record), record)
                 else:
-                    outcome = Outcome.FromString(record.value)
-                    originals[id(outcome)] = (outcome, record)
-                    joiner.on_outcome(outcome)
-            except DecodeError as error:
-                joiner.on_unreadable()
-                letter = _as_it_came(record)
-                letter.reason = DEAD_LETTER_REASON_UNREADABLE
-                letter.detail = f"offset {record.offset} of {record.topic}/{record.partition}: {error}"
-                letters.append(letter)
-        return letters, originals
+                    joiner.on_outcome(read_outcome(record), record)
+            except UnreadableError as error:
+                joiner.on_unreadable(record, str(error))
 
-    def _write(self, letters: list[DeadLetter], originals: Originals, now_ms: int) -> None:
-        """Write what the joiners have decided, and where to go on, in one transaction."""
-        effects = {number: joiner.drain() for number, joiner in self._joiners.items()}
-        if not any(effects.values()):  # each record that was read changes the accounting at least
-            return
-        with self._log.transaction(JOIN) as transaction:
-            for number, effect in effects.items():
-                _send(transaction, number, effect, now_ms)
-                letters += (_letter(number, rejected, originals) for rejected in effect.rejected)
-            for letter in letters:
-                transaction.send(_message(DEAD_LETTERS, letter.partition, letter.key, letter, letter.timestamp_ms))
-            transaction.commit_offsets(self._consumer.position())
+    def _write(self, left: Sequence[Record]) -> None:
+        """Write what the joiners have decided, and where to go on; ``left`` are records that were not handed in yet.
+
+        Where too much is due at once, it takes more than one transaction.
+        """
+        again = True
+        while again:
+            effects = {number: joiner.drain() for number, joiner in self._joiners.items()}
+            if any(effects.values()):  # each record that was read changes the accounting at least
+                now_ms = self._clock()
+                with self._log.transaction(JOIN) as transaction:
+                    for number, effect in effects.items():
+                        _send(transaction, number, effect, now_ms)
+                    transaction.commit_offsets(self._offsets(left))
+                self.commits += 1
+                self.skewed += sum(effect.skewed for effect in effects.values())
+            again = any(joiner.go_on() for joiner in self._joiners.values())
+
+    def _offsets(self, left: Sequence[Record]) -> dict[TopicPartition, int]:
+        first = {(record.topic, record.partition): record.offset for record in reversed(left)}
+        offsets = self._consumer.position()
+        return offsets | {TopicPartition(*where): offset for where, offset in first.items()}
 
 
 def read_accounting(log: Log) -> dict[str, JoinAccounting]:
@@ -160,83 +255,58 @@ def read_accounting(log: Log) -> dict[str, JoinAccounting]:
     Any process may call it. What belongs to no decision point that is configured is counted under ``""``. The
     watermark is the greatest one of all partitions.
     """
-    return _sum(_read_book(log, partition, end) for partition, end in log.ends(JOIN_STATE).items())
+    heads = (_last_head(log, partition, end) for partition, end in log.ends(JOIN_STATE).items())
+    return total(head.books for head in heads if head is not None)
 
 
-def _read_book(log: Log, partition: int, end: int) -> dict[str, JoinAccounting]:
-    # Each step ends with the clocks and all of the accounting: look for them from the end, not through all state.
-    span = _BOOK_SPAN
-    while True:
-        book: dict[str, JoinAccounting] = {}
-        complete = end <= span
+def _last_head(log: Log, partition: int, end: int) -> JoinHead | None:
+    """Return what ended the last step of a partition; ``None`` if there was none yet."""
+    # Each step ends with it: look for it from the end, not through all state.
+    span = _HEAD_SPAN
+    while end > 0:
+        found = None
         for record in _scan(log, partition, max(0, end - span)):
-            key = record.key or b""
-            if key == CLOCKS_KEY:
-                complete = True
-                book = {}
-            elif key.startswith(ACCOUNTING_PREFIX) and record.value is not None:
-                book[key.removeprefix(ACCOUNTING_PREFIX).decode()] = JoinAccounting.FromString(record.value)
-        if complete:
-            return book
+            if record.key == HEAD_KEY and record.value is not None:
+                found = record.value
+            elif span >= end:
+                block_of(record.key or b"")  # of another version?
+        if found is not None:
+            return head_of(found)
+        if span >= end:
+            break
         span *= 8
+    return None
 
 
 def _scan(log: Log, partition: int, start: int = 0) -> Iterator[Record]:
-    while records := log.read(JOIN_STATE, partition, start):
+    """Read the state of a partition, little of it at a time."""
+    count = 16
+    while records := log.read(JOIN_STATE, partition, start, count):
         yield from records
         start = records[-1].offset + 1
+        size = sum(len(record.value or b"") for record in records) // len(records)
+        count = max(4, min(1_000, _READ_BYTES // (size + 1)))
 
 
-def _sum(books: Iterable[Mapping[str, JoinAccounting]]) -> dict[str, JoinAccounting]:
-    total: dict[str, JoinAccounting] = {}
-    for book in books:
-        for point, accounting in book.items():
-            into = total.setdefault(point, JoinAccounting())
-            watermark_ms = max(into.watermark_ms, accounting.watermark_ms)
-            for field, value in accounting.ListFields():
-                setattr(into, field.name, getattr(into, field.name) + value)
-            into.watermark_ms = watermark_ms
-    return total
+def _told(records: Iterable[Record], pending: Pending, number: int) -> Iterator[tuple[bytes, bytes | None]]:
+    """Pass on keys and values of the state, and tell how far it is if it takes long."""
+    told = 0
+    for record in records:
+        yield record.key or b"", record.value
+        if len(pending) - told >= _TELL_AFTER:
+            told = len(pending)
+            logger.info("partition %d: %d entries of the join's state are read", number, told)
+    if told:
+        logger.info("partition %d: all %d entries of the join's state are read", number, len(pending))
 
 
 def _send(transaction: Transaction, number: int, effects: Effects, now_ms: int) -> None:
-    for feedback in effects.feedback:
-        decision = feedback.decision
-        transaction.send(_message(FEEDBACK, number, decision.decision_id.encode(), feedback, decision.time_ms))
-    for outcome in effects.late:
-        transaction.send(_message(LATE, number, outcome.decision_id.encode(), outcome, outcome.time_ms))
-    for key, state in effects.changes.items():
+    for key, point, time_ms, value in effects.feedback:
+        headers = feedback_headers(point, key.decode(), time_ms)
+        transaction.send(Message(FEEDBACK, key, value, time_ms, headers, number))
+    for record in effects.late:
+        transaction.send(Message(LATE, record.key, record.value, record.timestamp_ms, record.headers, number))
+    for rejected in effects.rejected:
+        transaction.send(dead_letter(rejected.record, rejected.reason, rejected.detail))
+    for key, state in effects.changes:
         transaction.send(Message(JOIN_STATE, key, state, now_ms, partition=number))
-
-
-def _message(topic: str, number: int, key: bytes, record: Feedback | Outcome | DeadLetter, time_ms: int) -> Message:
-    return Message(topic, key, record.SerializeToString(), time_ms, partition=number)
-
-
-def _letter(number: int, rejected: Rejected, originals: Originals) -> DeadLetter:
-    message = rejected.record
-    if id(message) in originals:
-        letter = _as_it_came(originals[id(message)][1])
-    else:  # an outcome that waited since an earlier step: its place in the log is not known any more
-        letter = DeadLetter(
-            topic=OUTCOMES,
-            partition=number,
-            offset=-1,
-            timestamp_ms=message.time_ms,
-            key=message.decision_id.encode(),
-            value=message.SerializeToString(),
-        )
-    letter.reason = rejected.reason
-    letter.detail = rejected.detail
-    return letter
-
-
-def _as_it_came(record: Record) -> DeadLetter:
-    return DeadLetter(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp_ms,
-        key=record.key or b"",
-        value=record.value or b"",
-    )

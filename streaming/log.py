@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 Header = tuple[str, bytes]
 
@@ -28,8 +28,7 @@ def partition_of(key: bytes | None, partitions: int) -> int:
     return 0 if key is None else zlib.crc32(key) % partitions
 
 
-@dataclass(frozen=True, slots=True)
-class TopicPartition:
+class TopicPartition(NamedTuple):
     """One partition of one topic."""
 
     topic: str
@@ -61,8 +60,7 @@ class Topic:
     compacted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """What is sent: key, value (one of the two at least), headers and event time (milliseconds)."""
 
     topic: str
@@ -73,8 +71,7 @@ class Message:
     partition: int | None = None  # None: by hash of the key
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What is read."""
 
     topic: str
@@ -83,7 +80,7 @@ class Record:
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[Header] = field(default=())
+    headers: Sequence[Header] = ()
 
 
 class Transaction(Protocol):
@@ -103,7 +100,14 @@ class Transaction(Protocol):
 
 
 class Consumer(Protocol):
-    """A member of a consumer group. A partition belongs to one member of a group at a time."""
+    """A member of a consumer group. A partition belongs to one member of a group at a time.
+
+    The group decides, and a member learns of it in ``poll``: until then it may take for its own what is with another
+    one by now, and a commit of it fails. While a partition stays with its member, each record comes once. After
+    others may have had it, it begins again at what is committed: then it was missing in ``assignment()`` after at
+    least one ``poll``. So after each ``poll`` drop what you hold of partitions that are not assigned, records that were
+    read and not committed among it.
+    """
 
     def poll(self, max_records: int = 1_000, timeout_s: float = 0.0) -> list[Record]:
         """Return the next records of the assigned partitions, at most ``max_records``.

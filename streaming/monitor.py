@@ -59,6 +59,7 @@ class MonitorRole:
         self._interval_ms = commit_interval_ms
         self._consumer = log.consumer(MONITOR, [FEEDBACK])
         self._assignment: frozenset[TopicPartition] = frozenset()
+        self._ahead = False
         self._restore()
 
     def _restore(self) -> None:
@@ -67,27 +68,13 @@ class MonitorRole:
         self._changed: dict[bytes, Callable[[], bytes]] = {}
         self._pending: list[Alarm] = []
         self.ledger = GenerationLedger({name: point.reward.range for name, point in self._points.items()})
-        saved: dict[str, bytes] = {}
-        statistics: list[GenerationStatistics] = []
-        for record in self._state_records():
-            kind, _, name = (record[0].decode()).partition("/")
-            if kind == _REWARD:
-                saved[name] = record[1]
-            else:
-                statistics.append(GenerationStatistics.FromString(record[1]))
-        self.ledger.restore(entry for entry in statistics if entry.decision_point in self._points)
+        state = _read_state(self._log)
+        self.ledger.restore(entry for entry in _statistics(state) if entry.decision_point in self._points)
         self.monitors = {
-            name: self._monitor(name, point, saved.get(name))
+            name: self._monitor(name, point, state.get(f"{_REWARD}/{name}".encode()))
             for name, point in self._points.items()
             if point.monitors.reward.enabled
         }
-
-    def _state_records(self) -> list[tuple[bytes, bytes]]:
-        found, start = [], 0
-        while records := self._log.read(MONITOR_STATE, 0, start):
-            found += [(record.key, record.value) for record in records if record.key and record.value]
-            start = records[-1].offset + 1
-        return found
 
     @staticmethod
     def _monitor(name: str, point: DecisionPointConfig, data: bytes | None) -> RewardMonitor:
@@ -101,12 +88,13 @@ class MonitorRole:
 
     def step(self, max_records: int = 2_000) -> int:
         """Watch what is new; commit when it is time. Returns the number of feedbacks read."""
+        if self._ahead:
+            self._restart()
         records = self._consumer.poll(max_records)
-        assignment = self._consumer.assignment()
-        if assignment != self._assignment:
-            # The group's offsets decide again where to go on, so the monitors must be those of that point.
-            self._assignment = assignment
-            self._restore()
+        if self._consumer.assignment() != self._assignment:
+            # What another member may have watched meanwhile is in its state alone: begin where that stands.
+            self._restart()
+            records = self._consumer.poll(max_records) if self._consumer.assignment() == self._assignment else []
         batch = []
         for record in records:
             try:
@@ -153,8 +141,9 @@ class MonitorRole:
                 for key, save in self._changed.items():
                     transaction.send(Message(MONITOR_STATE, key, save(), now_ms))
                 transaction.commit_offsets(self._consumer.position())
-        except Exception:
-            self._restart()
+        except BaseException:
+            # Memory is ahead of the log, or the log's answer was lost: the next step asks the log.
+            self._ahead = True
             raise
         alarms, self._pending, self._changed, self._committed_ms = self._pending, [], {}, now_ms
         for alarm in alarms:
@@ -162,27 +151,39 @@ class MonitorRole:
             self._on_alarm(alarm)
 
     def _restart(self) -> None:
-        """Go back to what was committed: memory must not be ahead of the log."""
+        """Go back to what was committed: neither memory nor what was read may be ahead of the log."""
+        self._ahead = True  # also if this fails half-way
+        assignment = self._consumer.assignment()
         committed = self._log.committed(MONITOR)
-        for partition in self._consumer.assignment():
+        for partition in assignment:
             self._consumer.seek(partition, committed.get(partition, 0))
         self._restore()
+        self._assignment = assignment
+        self._ahead = False
 
     def close(self) -> None:
         """Commit and leave the group."""
-        if self._changed:
+        if self._changed and not self._ahead:
             self.commit()
         self._consumer.close()
 
 
 def read_statistics(log: Log) -> list[GenerationStatistics]:
     """Return the committed books of all generations, for status and reports."""
-    found, start = [], 0
-    while records := log.read(MONITOR_STATE, 0, start):
-        found += [
-            GenerationStatistics.FromString(record.value)
-            for record in records
-            if record.key and record.value and record.key.startswith(_GENERATION.encode())
-        ]
-        start = records[-1].offset + 1
+    found = _statistics(_read_state(log))
     return sorted(found, key=lambda entry: (entry.decision_point, entry.generation))
+
+
+def _read_state(log: Log) -> dict[bytes, bytes]:
+    """Return the last value of each key: a compacted topic keeps older ones until it is compacted."""
+    state: dict[bytes, bytes] = {}
+    start = 0
+    while records := log.read(MONITOR_STATE, 0, start):
+        state |= {record.key: record.value for record in records if record.key and record.value}
+        start = records[-1].offset + 1
+    return state
+
+
+def _statistics(state: Mapping[bytes, bytes]) -> list[GenerationStatistics]:
+    prefix = f"{_GENERATION}/".encode()
+    return [GenerationStatistics.FromString(value) for key, value in state.items() if key.startswith(prefix)]

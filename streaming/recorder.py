@@ -6,13 +6,34 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
 
 from engine.errors import LogError
 from engine.records import Decision, Outcome
-from streaming.log import Log, Message
+from streaming.log import Message
 from streaming.wire import message_of
 
 logger = logging.getLogger(__name__)
+
+#: Between two attempts to write what was answered for already.
+RETRY_S = 1.0
+
+
+class Appender(Protocol):
+    """What a group is written to: a log, or what stands before one."""
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Write records; returns when they are safe, and raises ``LogError`` where they are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may wait to be written, and how large one record may be: memory has an end."""
+
+    records: int = 50_000
+    bytes: int = 134_217_728
+    record_bytes: int | None = None  # None: no bound of its own
 
 
 class LogRecorder:
@@ -25,19 +46,33 @@ class LogRecorder:
     ----------
     log
         Where records go.
-    limit
-        Most records that may wait; beyond it ``record`` answers with ``LogError`` rather than take memory without end.
+    limits
+        What may wait; beyond it ``record`` answers with ``LogError`` rather than take memory without end.
+    at_once
+        Answer as soon as records are queued. Then nobody hears of a write that fails, so it is tried until it
+        succeeds, and the queue fills meanwhile.
     on_error
         Called for each failed write.
     """
 
-    def __init__(self, log: Log, limit: int = 50_000, on_error: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        log: Appender,
+        limits: Limits = Limits(),
+        *,
+        at_once: bool = False,
+        on_error: Callable[[], None] = lambda: None,
+    ) -> None:
         self._log = log
-        self._limit = limit
+        self._limits = limits
+        self._at_once = at_once
         self._on_error = on_error
-        self._queue: list[tuple[Message, Future[None] | None]] = []
+        self._queue: list[Message] = []
+        self._waiting: list[Future[None]] = []
+        self._bytes = 0
         self._condition = threading.Condition()
-        self._closed = False
+        self._closed = threading.Event()
+        self._failing = False
         self._thread = threading.Thread(target=self._run, name="log-recorder", daemon=True)
         self._thread.start()
 
@@ -50,45 +85,80 @@ class LogRecorder:
         """Queue records; see ``engine.serving.seams.Recorder``."""
         future: Future[None] = Future()
         messages = [message_of(record) for record in records]
+        sizes = [_size(message) for message in messages]
         with self._condition:
-            if self._closed:
-                future.set_exception(LogError("the log is closed: the server is shutting down; retry elsewhere"))
+            problem = self._problem(sizes)
+            if problem is not None:
+                future.set_exception(LogError(problem))
                 return future
-            if len(self._queue) + len(messages) > self._limit:
-                future.set_exception(LogError(f"{self._limit} records wait for the disk already; slow down and retry"))
-                return future
-            # The last message carries the future: a group is written whole, so its end is everyone's end.
-            self._queue += [(message, None) for message in messages[:-1]]
-            self._queue.append((messages[-1], future))
+            self._queue += messages
+            self._bytes += sum(sizes)
+            if not self._at_once:
+                self._waiting.append(future)
             self._condition.notify()
+        if self._at_once:
+            future.set_result(None)
         return future
+
+    def _problem(self, sizes: Sequence[int]) -> str | None:
+        limits = self._limits
+        if self._closed.is_set():
+            return "the log is closed: the server is shutting down; retry elsewhere"
+        if limits.record_bytes is not None and max(sizes) > limits.record_bytes:
+            return f"a record of {max(sizes)} bytes is larger than log.max_message_bytes ({limits.record_bytes})"
+        if len(self._queue) + len(sizes) > limits.records:
+            return f"{len(self._queue)} records wait to be written already; slow down and retry"
+        if self._bytes + sum(sizes) > limits.bytes:
+            return f"{self._bytes} bytes of records wait to be written already; slow down and retry"
+        return None
 
     def close(self) -> None:
         """Write what waits, then stop."""
         with self._condition:
-            self._closed = True
+            self._closed.set()
             self._condition.notify()
         self._thread.join()
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not self._queue and not self._closed:
+                while not self._queue and not self._closed.is_set():
                     self._condition.wait()
                 group, self._queue = self._queue, []
+                waiting, self._waiting = self._waiting, []
+                self._bytes = 0
             if not group:
                 return
-            error: Exception | None = None
+            error = self._write(group)
+            for future in waiting:
+                if error is None:
+                    future.set_result(None)
+                else:
+                    future.set_exception(error)
+
+    def _write(self, group: Sequence[Message]) -> Exception | None:
+        """Append a group; return why that failed, or, where nobody would hear it, try until it succeeds."""
+        while True:
             try:
-                self._log.append([message for message, _ in group])
-            except Exception as failure:
-                # Also a surprise must end the futures: a request must never wait for a write that is over.
-                error = failure
+                self._log.append(group)
+            except Exception as failure:  # also a surprise must end the futures: no request waits for what is over
                 self._on_error()
-                logger.error("%d records could not be written: %s", len(group), failure)
-            for _, future in group:
-                if future is not None:
-                    if error is None:
-                        future.set_result(None)
-                    else:
-                        future.set_exception(error)
+                if not self._failing:
+                    logger.error("records cannot be written: %s", failure)
+                self._failing = True
+                if not self._at_once:
+                    return failure
+                if self._closed.is_set():
+                    logger.error("%d records are lost that calls were answered for: %s", len(group), failure)
+                    return failure
+                self._closed.wait(RETRY_S)
+            else:
+                if self._failing:
+                    logger.info("records are written again")
+                self._failing = False
+                return None
+
+
+def _size(message: Message) -> int:
+    headers = sum(len(name.encode()) + len(value) for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers

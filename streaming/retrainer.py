@@ -19,7 +19,7 @@ from training.schedule import RetrainRequest, RetrainScheduler
 
 logger = logging.getLogger(__name__)
 
-#: Looking whether a job is due counts rows in the archive: not at every step.
+#: Looking whether a job is due asks the log and counts rows in the archive: not at every step.
 LOOK_EVERY_MS = 1_000
 #: A job that could not be done (registry or disk away) is tried again after this long.
 TRY_AGAIN_MS = 30_000
@@ -89,8 +89,12 @@ class RetrainerRole:
         )
 
     def step(self) -> int:
-        """Read what is new, look after the running job, start what is due. Returns the number of records read."""
-        count = self._follow()
+        """Look after the running job; each second read what is new and start what is due.
+
+        Returns the number of records read.
+        """
+        looking = self._clock() - self._looked_ms >= LOOK_EVERY_MS
+        count = self._follow() if looking else 0
         if self._job is not None:
             request, process = self._job
             code = process.poll()
@@ -104,7 +108,7 @@ class RetrainerRole:
                     self._again = (self._clock() + TRY_AGAIN_MS, request)
             elif code != 0:
                 logger.error("the model registry is not ready; every retraining tries again")
-        if self._clock() - self._looked_ms >= LOOK_EVERY_MS:
+        if looking:
             self._looked_ms = self._clock()
             self._start()
         return count

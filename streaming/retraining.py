@@ -10,7 +10,8 @@ from engine.records import Generation
 from engine.store import PolicyStore
 from streaming.config import Config
 from streaming.log import Log, Message
-from streaming.serve import now_ms, open_log
+from streaming.opening import open_log
+from streaming.serve import now_ms
 from streaming.topics import GENERATIONS
 from training.archive import ArchiveReader
 from training.job import Outcome, RetrainJob

@@ -6,15 +6,14 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
-from engine.errors import LogError, SnapshotError
+from engine.errors import SnapshotError
 from engine.policy import Policy, initial_policy
-from engine.records import Alarm, Decision, JoinAccounting, fallback_name
+from engine.records import Decision, fallback_name
 from engine.serving.admin import AdminServicer
 from engine.serving.seams import Observer
 from engine.serving.server import Server
@@ -25,75 +24,15 @@ from engine.store import PolicyStore
 from monitoring.exposition import serve_metrics
 from monitoring.metrics import ServingMetrics
 from streaming.config import Config
-from streaming.embedded import EmbeddedLog
-from streaming.joiner import read_accounting
-from streaming.log import Log, Topic
-from streaming.recorder import LogRecorder
-from streaming.topics import ALARMS, DECISIONS, SERVING, topics
+from streaming.serving_log import open_serving_log
+from streaming.topics import DECISIONS
 
 logger = logging.getLogger(__name__)
-
-#: Alarms shown in a status answer.
-SHOWN_ALARMS = 20
 
 
 def now_ms() -> int:
     """Return the time in milliseconds since 1970."""
     return time.time_ns() // 1_000_000
-
-
-def open_log(config: Config, needed: Collection[str] | None = None) -> EmbeddedLog:
-    """Open the log that the configuration describes, with every topic declared.
-
-    Raises ``LogError`` where that cannot be done for a writer that is ``needed``; ``None``: for any. A damaged file of
-    another one is reported, and left to those who read it.
-    """
-    log = EmbeddedLog(config.log_dir, fsync=config.log.fsync)
-    by_writer: dict[str, list[Topic]] = {}
-    for topic in topics(config.log.partitions, config.log.retention):
-        by_writer.setdefault(topic.writer, []).append(topic)
-    for writer, declared in by_writer.items():
-        try:
-            log.create(declared)
-        except LogError as error:
-            if needed is None or writer in needed:
-                log.close()
-                raise
-            logger.error("%s", error)
-    return log
-
-
-def tail(log: Log, topic: str, count: int) -> list[bytes]:
-    """Return the values of about the last ``count`` records of a topic, partition by partition."""
-    ends = log.ends(topic)
-    share = -(-count // max(len(ends), 1))
-    return [
-        record.value
-        for partition, end in ends.items()
-        for record in log.read(topic, partition, max(0, end - share), share)
-        if record.value is not None
-    ]
-
-
-def latest_alarms(log: Log, point: str | None = None, count: int = SHOWN_ALARMS) -> list[Alarm]:
-    """Return the last alarms, oldest first, of one decision point or of all."""
-    alarms = [Alarm.FromString(value) for value in tail(log, ALARMS, 1_000)]
-    return [alarm for alarm in alarms if point in (None, alarm.decision_point)][-count:]
-
-
-@dataclass(frozen=True)
-class LogInsight:
-    """What the admin service shows of the other roles, read from the log."""
-
-    log: Log
-
-    def accounting(self) -> Mapping[str, JoinAccounting]:
-        """Return the book of the join."""
-        return read_accounting(self.log)
-
-    def alarms(self, point: str) -> Sequence[Alarm]:
-        """Return the latest alarms."""
-        return latest_alarms(self.log, point)
 
 
 class MetricsObserver(Observer):
@@ -119,6 +58,10 @@ class MetricsObserver(Observer):
         """Count a decision."""
         self._metrics.decisions.labels(decision.decision_point, fallback_name(decision.fallback)).inc()
         self._metrics.propensity.labels(decision.decision_point).observe(decision.probabilities[decision.chosen])
+
+    def unrecorded(self, point: str) -> None:
+        """Count a decision that is not in the log."""
+        self._metrics.decisions_unrecorded.labels(point).inc()
 
     def outcome(self) -> None:
         """Count an outcome."""
@@ -146,24 +89,20 @@ class ServingProcess:
         points = config.points()
         metrics = ServingMetrics(self._registry, list(points))
         observer = MetricsObserver(metrics)
-        self._log = open_log(config, needed={SERVING})
-        self._recorder = LogRecorder(self._log, on_error=metrics.log_append_errors.inc)
-        metrics.log_queue.set_function(lambda: self._recorder.depth)
+        self._log = open_serving_log(config, metrics, clock)
+        metrics.log_queue.set_function(lambda: self._log.recorder.depth)
         self._store = PolicyStore(config.policy_dir)
         self.service = DecisionService(
             points,
             {name: self._first_policy(name, clock()) for name in points},
-            self._recorder,
+            self._log.recorder,
             observer,
             config.serving.idempotency_cache,
+            answer_unrecorded=self._log.answers_unrecorded,
         )
         # A client whose answer was lost in a crash retries: it must get the answer that is in the log.
-        for value in tail(self._log, DECISIONS, config.serving.idempotency_cache):
-            try:
-                self.service.remember(Decision.FromString(value))
-            except DecodeError:
-                logger.warning("a record of %s is no decision; the join puts it to the dead letters", DECISIONS)
-        admin = AdminServicer(self.service, self._store, LogInsight(self._log), clock())
+        self._log.recall(config.serving.idempotency_cache, self._remember)
+        admin = AdminServicer(self.service, self._store, self._log.insight, clock())
         servicer = LeewayServicer(self.service, config.serving, observer, clock)
         self._server = Server(config.serving, servicer, admin, list(points))
         self._watcher = PolicyWatcher(self.service, self._store, observer, config.serving.swap_interval / 1_000.0)
@@ -179,6 +118,12 @@ class ServingProcess:
             logger.error("%s", error)
         return policy
 
+    def _remember(self, value: bytes) -> None:
+        try:
+            self.service.remember(Decision.FromString(value))
+        except DecodeError:
+            logger.warning("a record of %s is no decision; the join puts it to the dead letters", DECISIONS)
+
     def start(self) -> None:
         """Serve; raises ``ConfigError`` where a port cannot be had."""
         self._watcher.start()
@@ -191,9 +136,8 @@ class ServingProcess:
         """Drain, write what waits, close; ``hurry``, set before or meanwhile, ends the drain's pause."""
         self._server.stop(hurry)
         self._watcher.stop()
-        self._recorder.close()
+        self._log.close(hurry)
         self._metrics_server.close()
-        self._log.close()
 
 
 def run(config: Config, ready: Callable[[int, int], None]) -> None:

@@ -1,67 +1,187 @@
-"""Shipping: what serving wrote to its local log goes on to the cluster's, in order, whenever that can be reached."""
+"""Shipping: what serving records goes to the cluster, by way of the spool whenever the cluster is slow or away."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 
-from streaming.lag import lag
 from streaming.log import Log, Message, Record
-from streaming.topics import SHIPPING
+from streaming.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+#: Records of one step.
+BATCH = 500
+#: How long records gather before the next step: a step has a price, and the join waits for seconds anyway.
+LINGER_S = 0.05
+#: Between two attempts while the cluster is away.
+RETRY_S = 1.0
 
 
-class ShippingRole:
-    """Reads one log and appends to another.
+@dataclass(frozen=True, slots=True)
+class _Parcel:
+    """Records for the cluster that have not been in the spool, and their fate."""
 
-    Serving answers once a decision is in its *local* log; it neither waits for the cluster nor fails with it. While
-    the cluster is away records gather on the local disk; when it is back they follow in the order of each partition,
-    so in order for each key.
+    messages: Sequence[Message]
+    arrived: Future[None] = field(default_factory=Future)
 
-    A record is appended before the place is noted, so a crash between the two sends it again: at least once. The join
-    makes that once, since it knows decisions by their id and outcomes by theirs.
+
+class Shipping:
+    """The one thread of serving that talks to the cluster; nobody ever waits for it longer than a patience.
+
+    Records of a key arrive in the order in which they were appended: while any wait in the spool, later ones go
+    behind them. A record may arrive twice, as when the process ends, or an answer is lost, between its arrival and
+    the note of it; the join knows decisions by their id and outcomes by theirs, and takes each once.
 
     Parameters
     ----------
-    source
-        The local log.
-    target
-        The cluster's.
-    topics
-        What to ship. They have the same number of partitions on both sides.
-    batch
-        How many records a step takes at most.
+    spool
+        Where records wait. One thread appends through this object.
+    cluster
+        Where they go.
+    declare
+        Makes or checks the cluster's topics, and raises ``LogError`` where they are not as configured or the cluster
+        is away. Nothing is shipped before it has succeeded, and it is asked again after every trouble.
+    patience_s
+        How long ``append`` waits for the cluster itself; ``None``: not at all, everything goes by way of the spool.
+    on_shipped
+        Is told how many records have arrived.
+    on_error
+        Is told of each attempt that failed.
     """
 
-    def __init__(self, source: Log, target: Log, topics: Sequence[str], *, batch: int = 1_000) -> None:
-        self._source = source
-        self._target = target
-        self._topics = topics
-        self._batch = batch
-        self._consumer = source.consumer(SHIPPING, topics)
+    def __init__(
+        self,
+        spool: Spool,
+        cluster: Log,
+        declare: Callable[[], None],
+        *,
+        patience_s: float | None = None,
+        on_shipped: Callable[[int], None] = lambda _: None,
+        on_error: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._spool = spool
+        self._cluster = cluster
+        self._declare = declare
+        self._patience_s = patience_s
+        self._on_shipped = on_shipped
+        self._on_error = on_error
+        self._condition = threading.Condition()
+        self._parcel: _Parcel | None = None
+        self._free = False
+        self._ended = False
+        self._declared = threading.Event()
+        self._trouble: str | None = None
+        self._thread = threading.Thread(target=self._run, name="shipping", daemon=True)
+        self._thread.start()
 
-    def step(self) -> int:
-        """Ship what is new; return how many records. Raises ``LogError`` while the target does not take them."""
-        records = self._consumer.poll(self._batch)
+    @property
+    def trouble(self) -> str | None:
+        """Why the last attempt to reach the cluster failed; ``None``: it did not."""
+        return self._trouble
+
+    def reached(self, timeout_s: float) -> bool:
+        """Wait until the cluster has been reached and its topics are as declared; false if that takes too long."""
+        return self._declared.wait(timeout_s)
+
+    def append(self, messages: Sequence[Message]) -> None:
+        """Take records; returns when the spool has them, or the cluster.
+
+        Raises ``LogError`` when neither took them, though the cluster may have some if it was only slow.
+        """
+        if self._patience_s is None or not self._delivered(messages, self._patience_s):
+            self._spool.append(messages)
+            with self._condition:
+                self._condition.notify()
+
+    def _delivered(self, messages: Sequence[Message], patience_s: float) -> bool:
+        """Whether the cluster took the records in good time, past an empty spool."""
+        parcel = _Parcel(messages)
+        with self._condition:
+            # Only this thread fills the spool, so it stays empty meanwhile.
+            if self._spool.waiting or not self._free:
+                return False
+            self._free, self._parcel = False, parcel
+            self._condition.notify()
+        try:
+            parcel.arrived.result(patience_s)
+        except Exception:  # the thread says what it was
+            return False
+        return True
+
+    def close(self, patience_s: float, hurry: threading.Event) -> None:
+        """Ship what waits for so long at most, or until ``hurry``; the rest is shipped after the next start."""
+        end = time.monotonic() + patience_s
+        while self._spool.waiting and self._trouble is None and time.monotonic() < end and not hurry.wait(LINGER_S):
+            pass
+        with self._condition:
+            self._ended = True
+            self._condition.notify()
+        self._thread.join(RETRY_S)
+        if self._spool.waiting:
+            logger.warning("%d records stay in the spool; they are shipped after the next start", self._spool.waiting)
+
+    def _run(self) -> None:
+        while not self._ended:
+            parcel, self._parcel = self._parcel, None
+            try:
+                shipped = self._step(parcel)
+            except Exception as error:  # also a surprise must not end the thread, or let anyone wait
+                self._fail(error, parcel)
+                self._pause(RETRY_S, until_spooled=False)
+                continue
+            if self._trouble is not None:
+                self._trouble = None
+                logger.info("the cluster takes records again; %d wait in the spool", self._spool.waiting)
+            if shipped < BATCH:
+                self._pause(LINGER_S if shipped else RETRY_S, until_spooled=not shipped)
+
+    def _step(self, parcel: _Parcel | None) -> int:
+        """Bring one parcel, or some records of the spool, to the cluster; return how many came from the spool."""
+        if not self._declared.is_set():
+            self._declare()
+            self._declared.set()
+        if parcel is not None:
+            self._cluster.append(parcel.messages)
+            self._on_shipped(len(parcel.messages))
+            parcel.arrived.set_result(None)
+            return 0
+        records = self._spool.take(BATCH)
         if not records:
+            self._spool.tidy()
             return 0
         try:
-            self._target.append([_message(record) for record in records])
+            self._cluster.append([_message(record) for record in records])
         except BaseException:
-            # Read them again next time: nothing may be passed over.
-            committed = self._source.committed(SHIPPING)
-            for partition in self._consumer.assignment():
-                self._consumer.seek(partition, committed.get(partition, 0))
+            self._spool.put_back()
             raise
-        self._consumer.commit()
+        self._spool.shipped()
+        self._on_shipped(len(records))
         return len(records)
 
-    def waiting(self) -> int:
-        """Return how many records are still to be shipped."""
-        return sum(lag(self._source, SHIPPING, self._topics).values())
+    def _fail(self, error: Exception, parcel: _Parcel | None) -> None:
+        self._declared.clear()  # the cluster that comes back may be another one
+        self._on_error()
+        if self._trouble != str(error) and not self._ended:
+            logger.error("nothing is shipped, records wait in the spool: %s", error)
+        self._trouble = str(error)
+        if parcel is not None:
+            parcel.arrived.set_exception(error)
 
-    def close(self) -> None:
-        """Leave the group; what is not shipped yet stays in the local log for the next time."""
-        self._consumer.close()
+    def _pause(self, seconds: float, *, until_spooled: bool) -> None:
+        def wanted() -> bool:
+            return self._ended or self._parcel is not None or (until_spooled and self._spool.waiting > 0)
+
+        with self._condition:
+            self._free = True
+            self._condition.wait_for(wanted, seconds)
+            self._free = False
 
 
 def _message(record: Record) -> Message:
-    return Message(record.topic, record.key, record.value, record.timestamp_ms, record.headers, record.partition)
+    # By its key, not by its partition in the spool: the cluster has others.
+    return Message(record.topic, record.key, record.value, record.timestamp_ms, record.headers)

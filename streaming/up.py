@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from streaming.config import Config
 logger = logging.getLogger(__name__)
 
 LIFELINE = "LEEWAY_LIFELINE_FD"
+JOINER = "join"
 #: Exit status that a restart cannot cure: usage or configuration.
 FATAL = 2
 
@@ -88,6 +89,28 @@ def hold_role(config: Config, role: str) -> None:
         time.sleep(0.1)
 
 
+def joiners(config: Config) -> list[str]:
+    """Return the names under which members of the join have announced themselves and run."""
+    return [name for name in _joiner_names(config) if whereabouts(config, name) is not None]
+
+
+def announce_joiner(config: Config, **facts: object) -> str:
+    """Write the run file of a member of the join, of which a data directory may have several; return its name.
+
+    Those of members that were killed are removed. Raises ``LeewayError`` when the disk refuses.
+    """
+    for name in _joiner_names(config):
+        if whereabouts(config, name) is None:
+            run_file(config, name).unlink(missing_ok=True)
+    name = f"{JOINER}-{os.getpid()}"
+    announce(config, name, **facts)
+    return name
+
+
+def _joiner_names(config: Config) -> list[str]:
+    return sorted(path.stem for path in run_file(config, JOINER).parent.glob(f"{JOINER}-*.json"))
+
+
 def hold_lifeline() -> None:
     """End this process when its supervisor is gone, however it went: the kernel closes the pipe for us."""
     descriptor = os.environ.pop(LIFELINE, None)
@@ -101,12 +124,58 @@ def hold_lifeline() -> None:
     threading.Thread(target=watch, name="lifeline", daemon=True).start()
 
 
+@dataclass(frozen=True)
+class Command:
+    """What a supervised process does: ``leeway ARGUMENTS``, beside its name in messages.
+
+    Parameters
+    ----------
+    name
+        As the operator calls it.
+    arguments
+        The command and its options; ``--config`` is added.
+    environment
+        Variables of its own.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def commands(config: Config, only: Collection[str] = (), number: int = 0) -> list[Command]:
+    """Return what ``leeway up`` starts, in the order in which it is stopped too.
+
+    What serves stops first, and what it recorded is still joined.
+
+    Parameters
+    ----------
+    config
+        The configuration.
+    only
+        Of ``serve`` and ``work``; empty: both.
+    number
+        So many processes join; 0: ``work`` does.
+    """
+    chosen = only or ("serve", "work")
+    found = [Command("serve", ("serve",))] if "serve" in chosen else []
+    if "work" in chosen:
+        identity = getattr(config.log, "instance_id", None)
+        for which in range(1, number + 1):
+            # Static members of a group must differ, and be the same after a restart.
+            own = {"LEEWAY_LOG__INSTANCE_ID": f"{identity}-{JOINER}-{which}"} if identity else {}
+            found.append(Command(f"{JOINER} {which}", (JOINER,), own))
+        found.append(Command("work", ("work", "--without-join") if number else ("work",)))
+    return found
+
+
 @dataclass
 class Child:
-    """One role and its process."""
+    """One command and its process."""
 
     role: str
     arguments: list[str]
+    environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     started: float = 0.0
@@ -114,7 +183,7 @@ class Child:
 
 
 class Supervisor:
-    """Runs ``leeway ROLE`` for each role until told to stop.
+    """Runs each command until told to stop.
 
     A role that falls is started again after a pause that doubles up to ten seconds; one that says its
     configuration is wrong ends everything, with its exit status.
@@ -122,19 +191,17 @@ class Supervisor:
     Parameters
     ----------
     config_path
-        Handed to every role.
-    roles
-        In the order of their start; they are stopped in this order too, so that what serves stops first and
-        what it recorded is still joined.
+        Handed to every command.
+    commands
+        In the order of their start; they are stopped in this order too.
     verbose
         Hand ``--verbose`` on.
     """
 
-    def __init__(self, config_path: Path, roles: tuple[str, ...], *, verbose: bool = False) -> None:
-        flags = ["--verbose"] if verbose else []
+    def __init__(self, config_path: Path, commands: Sequence[Command], *, verbose: bool = False) -> None:
+        program = [sys.executable, "-m", "streaming.cli", *(["--verbose"] if verbose else [])]
         self._children = [
-            Child(role, [sys.executable, "-m", "streaming.cli", *flags, role, "--config", str(config_path)])
-            for role in roles
+            Child(c.name, [*program, *c.arguments, "--config", str(config_path)], c.environment) for c in commands
         ]
         self._stop = threading.Event()
         self._hurry = threading.Event()
@@ -184,7 +251,7 @@ class Supervisor:
         child.started = time.monotonic()
         child.process = subprocess.Popen(
             child.arguments,
-            env={**os.environ, LIFELINE: str(self._lifeline)},
+            env={**os.environ, **child.environment, LIFELINE: str(self._lifeline)},
             pass_fds=[self._lifeline],
             # A Ctrl-C in the terminal goes to the supervisor alone, which ends the roles in order.
             start_new_session=True,

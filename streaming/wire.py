@@ -1,40 +1,169 @@
-"""How records stand in the log: Protobuf values, the decision id as key, and headers that say what they are."""
+"""How records stand in the log: the decision id as key, headers that say what they are, Protobuf or JSON as value.
+
+The headers are those of CloudEvents 1.0 in the binary mode of its Kafka binding (*Kafka Protocol Binding for
+CloudEvents*, 1.0.2): attribute ``id`` is the header ``ce_id``, and ``content-type`` names the form of the value. What
+is written here is Protobuf. Outcomes come from other systems too, and may be JSON (:mod:`streaming.outcome_json`);
+without a content type a value is Protobuf.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from google.protobuf.message import DecodeError
 
 from engine.records import Decision, Outcome
 from streaming.log import Header, Message, Record
+from streaming.outcome_json import outcome_of_json
 from streaming.topics import DECISIONS, OUTCOMES
+
+PROTOBUF = b"application/protobuf"
+JSON = b"application/json"
+
+# Names are ASCII and lower case in the binding; the content type stands first, so that readers find it at once.
+_CONTENT_TYPE: Header = ("content-type", PROTOBUF)
+_SPECVERSION: Header = ("ce_specversion", b"1.0")
+_DECISION: Header = ("ce_type", b"leeway.decision.v1")
+_OUTCOME: Header = ("ce_type", b"leeway.outcome.v1")
+_FEEDBACK: Header = ("ce_type", b"leeway.feedback.v1")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UnreadableError(ValueError):
-    """The bytes of a record are not what its topic and headers promise; the text says why."""
+    """A record is not what its topic and headers promise; the text names what is wrong and what to send instead."""
 
 
 def message_of(record: Decision | Outcome) -> Message:
     """Return how a record goes to the log: key is the decision id, so that a decision and its outcomes meet."""
-    topic = DECISIONS if isinstance(record, Decision) else OUTCOMES
-    return Message(topic, record.decision_id.encode(), record.SerializeToString(), record.time_ms)
+    decision_id, point, time_ms = record.decision_id, record.decision_point, record.time_ms
+    if isinstance(record, Decision):
+        topic, headers = DECISIONS, _headers(_DECISION, decision_id, point, time_ms)
+    else:
+        # Without an id, two outcomes of one time and value are one to the join, and so are their events.
+        outcome_id = record.outcome_id or f"{time_ms}:{record.value!r}"
+        topic, headers = OUTCOMES, _headers(_OUTCOME, f"{decision_id}/{outcome_id}", point, time_ms)
+    return Message(topic, decision_id.encode(), record.SerializeToString(), time_ms, headers)
 
 
 def feedback_headers(decision_point: str, decision_id: str, time_ms: int) -> tuple[Header, ...]:
-    """Return the headers of a feedback record."""
-    return ()
+    """Return the headers of a feedback record.
+
+    Parameters
+    ----------
+    decision_point, decision_id
+        Of the decision.
+    time_ms
+        When it was made, milliseconds since 1970-01-01 UTC.
+
+    Examples
+    --------
+    >>> dict(feedback_headers("offers", "3f2a", 1_767_225_600_000))["ce_id"]
+    b'3f2a#feedback'
+    """
+    return _headers(_FEEDBACK, f"{decision_id}#feedback", decision_point, time_ms)
 
 
 def read_decision(record: Record) -> Decision:
     """Return the decision in a record; raises ``UnreadableError``."""
+    value, form = _content(record)
+    if form != PROTOBUF:
+        raise UnreadableError(_unknown_form(form, [PROTOBUF]))
     try:
-        return Decision.FromString(record.value or b"")
+        decision = Decision.FromString(value)
     except DecodeError as error:
-        raise UnreadableError(str(error)) from None
+        raise UnreadableError(_not_protobuf("decision", value, error)) from None
+    _check_key(record, decision.decision_id)
+    return decision
 
 
 def read_outcome(record: Record) -> Outcome:
     """Return the outcome in a record, in whichever form its content type names; raises ``UnreadableError``."""
+    value, form = _content(record)
+    read = _OUTCOME_FORMS.get(form)
+    if read is None:
+        raise UnreadableError(_unknown_form(form, _OUTCOME_FORMS))
+    outcome = read(value, record.key)
+    _check_key(record, outcome.decision_id)
+    return outcome
+
+
+def _headers(kind: Header, event_id: str, decision_point: str, time_ms: int) -> tuple[Header, ...]:
+    # An event is known by source and id together: a decision, its outcomes and its feedback need ids of their own.
+    headers = (_CONTENT_TYPE, _SPECVERSION, kind, _source(decision_point), ("ce_id", event_id.encode()))
+    seconds, milliseconds = divmod(time_ms, 1_000)
+    second = _second(seconds)
+    if second is None:  # the attribute is optional, and a wrong clock must stop no record
+        return headers
+    return (*headers, ("ce_time", b"%s.%03dZ" % (second, milliseconds)))
+
+
+@lru_cache(maxsize=1_024)
+def _source(decision_point: str) -> Header:
+    return "ce_source", f"/leeway/{decision_point}".rstrip("/").encode()
+
+
+@lru_cache(maxsize=4_096)
+def _second(seconds: int) -> bytes | None:
+    """Return a time in whole seconds since 1970 as RFC 3339 without the zone; ``None`` outside the years 1 to 9999."""
     try:
-        return Outcome.FromString(record.value or b"")
+        return (_EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat().encode()
+    except OverflowError:
+        return None
+
+
+def _content(record: Record) -> tuple[bytes, bytes]:
+    """Return the value of a record and the form that its headers name."""
+    if record.value is None:
+        raise UnreadableError("the record has no value; decisions and outcomes are never deleted by key")
+    for name, form in record.headers:
+        if name.lower() == "content-type":
+            if form != PROTOBUF:  # parameters such as charset do not matter: JSON is UTF-8
+                form = (form or b"").partition(b";")[0].strip().lower()
+            return record.value, form
+    return record.value, PROTOBUF
+
+
+def _outcome_of_protobuf(value: bytes, key: bytes | None) -> Outcome:
+    try:
+        return Outcome.FromString(value)
     except DecodeError as error:
+        raise UnreadableError(_not_protobuf("outcome", value, error)) from None
+
+
+def _outcome_of_json(value: bytes, key: bytes | None) -> Outcome:
+    try:
+        return outcome_of_json(value, key)
+    except ValueError as error:
         raise UnreadableError(str(error)) from None
+
+
+_OUTCOME_FORMS: dict[bytes, Callable[[bytes, bytes | None], Outcome]] = {
+    PROTOBUF: _outcome_of_protobuf,
+    JSON: _outcome_of_json,
+}
+
+
+def _check_key(record: Record, decision_id: str) -> None:
+    key = record.key
+    if key == decision_id.encode():
+        return
+    found = "has no key" if key is None else f"has the key {key[:300]!r}"
+    raise UnreadableError(
+        f"the message {found} and its decision_id is {decision_id[:300]!r}: it would lie in another partition than the "
+        "decision, and never meet it; send the decision_id as the key"
+    )
+
+
+def _unknown_form(form: bytes, known: Iterable[bytes]) -> str:
+    names = " or ".join(name.decode() for name in known)
+    return f"content-type: {form[:100].decode(errors='replace')!r} is not read from this topic; send {names}"
+
+
+def _not_protobuf(kind: str, value: bytes, error: DecodeError) -> str:
+    hint = "; for JSON send the header content-type: application/json" if value.lstrip()[:1] == b"{" else ""
+    return f"the value is no {kind} in Protobuf ({error}){hint}"
+
+
+__all__ = ["JSON", "PROTOBUF", "UnreadableError", "feedback_headers", "message_of", "read_decision", "read_outcome"]

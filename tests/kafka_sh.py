@@ -7,34 +7,46 @@ import random
 import socket
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 KAFKA_SH = Path(__file__).parents[1] / "deploy" / "kafka" / "kafka.sh"
 UNAVAILABLE = 69  # kafka.sh: this machine lacks Java, Maven or the network; anything else is a defect of ours
+SASL = ("ann", "a secret of Ann's")  # user and password that a broker of the tests knows
 
 RunKafkaSh = Callable[..., None]
 
 
 def free_port() -> int:
-    """Return a port that is free together with the one of its controller, 20 above it (see kafka.sh).
+    """Return a port that is free together with those of its controller and of SASL, 20 and 40 above it (see kafka.sh).
 
     Below the range from which the system gives out ports by itself, so that nobody gets it by chance meanwhile.
     """
     while True:
         port = random.randrange(20_000, 30_000)
         try:
-            with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", port + 20)):
+            with ExitStack() as servers:
+                for each in (port, port + 20, port + 40):
+                    servers.enter_context(socket.create_server(("127.0.0.1", each)))
                 return port
         except OSError:
             continue
 
 
 def own_kafka(folder: Path) -> tuple[str, RunKafkaSh]:
-    """Return the address of a broker with its data in ``folder``, and what runs ``kafka.sh`` commands on it."""
+    """Return the address of a broker with its data in ``folder``, and what runs ``kafka.sh`` commands on it.
+
+    Forty ports above, it answers the user of ``SASL`` alone.
+    """
     port = free_port()
-    environment = {**os.environ, "LEEWAY_KAFKA_DIR": str(folder), "LEEWAY_KAFKA_PORT": str(port)}
+    environment = {
+        **os.environ,
+        "LEEWAY_KAFKA_DIR": str(folder),
+        "LEEWAY_KAFKA_PORT": str(port),
+        "LEEWAY_KAFKA_SASL": ":".join(SASL),
+    }
 
     def run(*command: str) -> None:
         done = subprocess.run(

@@ -7,6 +7,7 @@ readonly ROOT=$(cd "$HERE/../.." && pwd)
 readonly JARS=$ROOT/.kafka/jars
 readonly DIR=$(realpath --canonicalize-missing -- "${LEEWAY_KAFKA_DIR:-$ROOT/.kafka}")
 readonly PORT=${LEEWAY_KAFKA_PORT:-9092}
+readonly SASL=${LEEWAY_KAFKA_SASL:-}
 readonly HEAP=512m
 readonly OLDEST_JAVA=17
 readonly START_SECONDS=120
@@ -29,6 +30,7 @@ usage: kafka.sh start [--nodes 1|3] | stop | status | clean
 environment
   LEEWAY_KAFKA_PORT   port of the first node on 127.0.0.1 (9092); node i has PORT+i-1, its controller PORT+i+19
   LEEWAY_KAFKA_DIR    folder of data, logs and process ids (.kafka in the project)
+  LEEWAY_KAFKA_SASL   USER:PASSWORD; node i answers that user (SASL/PLAIN, no TLS) at PORT+i+39 as well
   JAVA_HOME           the Java to use (otherwise the one on the PATH)
 TEXT
 }
@@ -130,7 +132,13 @@ write_configuration() { # write_configuration NODE ID NODES
         cat "$HERE/server.properties"
         echo
         echo "node.id=$id"
-        echo "listeners=BROKER://127.0.0.1:$((PORT + id - 1)),CONTROLLER://127.0.0.1:$((PORT + id + 19))"
+        echo "listeners=BROKER://127.0.0.1:$((PORT + id - 1)),CONTROLLER://127.0.0.1:$((PORT + id + 19))$(
+            [[ -z $SASL ]] || echo ",SASL://127.0.0.1:$((PORT + id + 39))")"
+        if [[ -n $SASL ]]; then
+            echo "sasl.enabled.mechanisms=PLAIN"
+            echo "listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule" \
+                "required user_${SASL%%:*}=\"${SASL#*:}\";"
+        fi
         echo "controller.quorum.voters=$voters"
         echo "log.dirs=$node/data"
         local copies=$nodes in_sync=$((nodes == 1 ? 1 : 2)) topic
@@ -201,9 +209,9 @@ start() { # start NODES
         node=$cluster/node-$id
         pid_of "$node" >/dev/null && continue
         local port
-        for port in $((PORT + id - 1)) $((PORT + id + 19)); do
+        for port in $((PORT + id - 1)) $((PORT + id + 19)) ${SASL:+$((PORT + id + 39))}; do
             ! listening $port || die $FAILED "port $port of 127.0.0.1 is taken by another program;" \
-                "stop that one, or set LEEWAY_KAFKA_PORT to another port (node i uses PORT+i-1 and PORT+i+19)."
+                "stop that one, or set LEEWAY_KAFKA_PORT to another port (node i uses PORT+i-1, PORT+i+19, and with SASL PORT+i+39)."
         done
     done
     for ((id = 1; id <= nodes; id++)); do
@@ -276,8 +284,10 @@ main() {
     -h:1 | --help:1 | help:1) usage; exit ;;
     *) usage >&2; exit $USAGE ;;
     esac
-    [[ $PORT =~ ^[0-9]{1,5}$ ]] && ((PORT >= 1 && PORT <= 65513)) || die $USAGE \
-        "LEEWAY_KAFKA_PORT is '$PORT', not a port from 1 to 65513 (those up to 22 above it are used too)."
+    [[ $PORT =~ ^[0-9]{1,5}$ ]] && ((PORT >= 1 && PORT <= 65493)) || die $USAGE \
+        "LEEWAY_KAFKA_PORT is '$PORT', not a port from 1 to 65493 (those up to 42 above it are used too)."
+    [[ -z $SASL || $SASL =~ ^[A-Za-z0-9_]+:[^\"\\[:cntrl:]]+$ ]] || die $USAGE \
+        "LEEWAY_KAFKA_SASL is not USER:PASSWORD with a user of letters, digits and _ and no quotes or \\ in the password."
     if [[ $command == status ]]; then status; exit; fi
     # One command at a time; two starts at once end in one broker.
     mkdir -p "$DIR"

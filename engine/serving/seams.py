@@ -15,8 +15,8 @@ class Recorder(Protocol):
     def record(self, records: Sequence[Decision | Outcome]) -> Future[None]:
         """Hand over records that belong to one answer.
 
-        The future ends when all of them are as safe as the configuration asks, or with ``LogError`` when none of
-        them is in the log. Never blocks.
+        The future ends when all of them are as safe as the configuration asks, or with ``LogError`` when they are not:
+        then it is not known that any of them is in the log. Never blocks.
         """
 
 
@@ -33,7 +33,10 @@ class Observer(Protocol):
         """Note how long a caller waited for one decision, the transport apart."""
 
     def decision(self, decision: Decision) -> None:
-        """Note that a decision was made and recorded."""
+        """Note that a decision was made and answered."""
+
+    def unrecorded(self, point: str) -> None:
+        """Note that a decision was answered that is not in the log."""
 
     def outcome(self) -> None:
         """Note that an outcome was accepted."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from engine.api.leeway.v1.service_pb2 import DecideRequest, DecideResponse, ReportRequest
 from engine.config import DecisionPoint
-from engine.errors import InvalidRequest, UnknownDecisionPoint
+from engine.errors import InvalidRequest, LogError, UnknownDecisionPoint
 from engine.policy import OracleFailure, Policy, uniform_pmf
 from engine.records import (
     FALLBACK_REASON_DEADLINE,
@@ -23,6 +23,7 @@ from engine.records import (
 )
 from engine.sampling import draw
 from engine.serving.seams import Observer, Recorder
+from engine.serving.unrecorded import UnrecordedDecisions
 
 MAX_ID_LENGTH = 256
 
@@ -94,8 +95,8 @@ def decide(policy: Policy, request: DecideRequest, decision_id: str, now_ms: int
     )
 
 
-def response(decision: Decision) -> DecideResponse:
-    """Return what the caller gets to see of a decision."""
+def response(decision: Decision, unrecorded: str | None = None) -> DecideResponse:
+    """Return what the caller gets to see of a decision; ``unrecorded``: why it is not in the log."""
     return DecideResponse(
         decision_id=decision.decision_id,
         action=decision.actions[decision.chosen].id,
@@ -105,6 +106,8 @@ def response(decision: Decision) -> DecideResponse:
         policy_version=decision.policy_version,
         fallback=decision.fallback,
         fallback_detail=decision.fallback_detail,
+        unrecorded=unrecorded is not None,
+        unrecorded_detail=unrecorded or "",
     )
 
 
@@ -123,6 +126,8 @@ class DecisionService:
         Is told of every decision.
     remembered
         How many recent decisions are known by id, so that a retry gets the same answer.
+    answer_unrecorded
+        What becomes of a decision that the log does not take: true: it is answered, and flagged; false: refused.
     """
 
     def __init__(
@@ -132,11 +137,15 @@ class DecisionService:
         recorder: Recorder,
         observer: Observer,
         remembered: int = 100_000,
+        *,
+        answer_unrecorded: bool = False,
     ) -> None:
         self.slots = {name: Slot(name, point, policies[name]) for name, point in points.items()}
         self._recorder = recorder
         self._observer = observer
         self._remembered = remembered
+        self._answer_unrecorded = answer_unrecorded
+        self._unrecorded = UnrecordedDecisions()
         self._recent: OrderedDict[str, tuple[str, Future[DecideResponse]]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -152,59 +161,74 @@ class DecisionService:
         self.slot(policy.name).policy = policy
 
     def remember(self, decision: Decision) -> None:
-        """Know a decision that is already in the log, as after a restart."""
+        """Know a decision that is already in the log, as after a restart; one that was answered since stays."""
         known: Future[DecideResponse] = Future()
         known.set_result(response(decision))
         with self._lock:
-            self._recent[decision.decision_id] = (decision.decision_point, known)
+            self._recent.setdefault(decision.decision_id, (decision.decision_point, known))
             self._trim()
 
     def decide(self, request: DecideRequest, now_ms: int, *, hurry: bool = False) -> Future[DecideResponse]:
         """Decide and record; the future ends with the answer once the decision is safe in the log.
 
-        A request with the id of a recent decision gets that decision's answer, and nothing is recorded.
-        Raises ``InvalidRequest`` at once; the future raises ``LogError`` if the decision could not be recorded,
-        in which case it was not made: nothing of it is in the log.
+        A request with the id of a recent decision gets that decision's answer, and nothing is recorded; unless the
+        log could not take it then: it is tried again. Raises ``InvalidRequest`` at once. Where the decision cannot be
+        recorded, the answer is flagged, or the future raises ``LogError`` (see ``answer_unrecorded``): then it was not
+        made, and a retry decides anew.
         """
         slot = self.slot(request.decision_point)
         decision_id = request.decision_id
         if len(decision_id) > MAX_ID_LENGTH:
             raise InvalidRequest("decision_id", f"is longer than {MAX_ID_LENGTH} characters")
         answer: Future[DecideResponse] = Future()
+        decision: Decision | None = None
         if decision_id:
             with self._lock:
                 known = self._recent.get(decision_id)
-                if known is None:
-                    self._recent[decision_id] = (slot.name, answer)
-                    self._trim()
-            if known is not None:
-                if known[0] != slot.name:
+                if known is not None and known[0] != slot.name:
                     raise InvalidRequest(
                         "decision_id", f"{decision_id!r} belongs to a decision of {known[0]!r}; use an id once"
                     )
-                return known[1]
+                if known is not None:
+                    decision = self._unrecorded.take(decision_id)
+                    if decision is None:
+                        return known[1]
+                self._recent[decision_id] = (slot.name, answer)
+                self._trim()
         try:
-            decision = decide(slot.policy, request, decision_id or new_id(), now_ms, hurry=hurry)
-            recording = self._recorder.record([decision])
+            again = decision is not None
+            made = decision or decide(slot.policy, request, decision_id or new_id(), now_ms, hurry=hurry)
+            recording = self._recorder.record([made])
         except BaseException as error:
             self._forget(decision_id)
             answer.set_exception(error)  # a retry that came in between waits for this future
             raise
-
-        def recorded(outcome: Future[None]) -> None:
-            error = outcome.exception()
-            if error is None:
-                slot.count(decision)
-                answer.set_result(response(decision))
-                with self._lock:
-                    self._trim()
-                self._observer.decision(decision)
-            else:
-                self._forget(decision_id)
-                answer.set_exception(error)
-
-        recording.add_done_callback(recorded)
+        recording.add_done_callback(lambda outcome: self._recorded(slot, made, answer, outcome.exception(), again))
         return answer
+
+    def _recorded(
+        self, slot: Slot, decision: Decision, answer: Future[DecideResponse], error: BaseException | None, again: bool
+    ) -> None:
+        """End an answer when it is known whether the log has the decision; ``again``: it was answered before."""
+        if error is None:
+            slot.count(decision)
+            answer.set_result(response(decision))
+        elif self._answer_unrecorded and isinstance(error, LogError):
+            with self._lock:
+                self._unrecorded.keep(decision)
+                # Known also where the id was made here: the caller has it now, and may ask again.
+                self._recent[decision.decision_id] = (slot.name, answer)
+            answer.set_result(response(decision, str(error)))
+        else:
+            self._forget(decision.decision_id)
+            answer.set_exception(error)
+            return
+        with self._lock:
+            self._trim()
+        if not again:
+            self._observer.decision(decision)
+            if error is not None:
+                self._observer.unrecorded(slot.name)
 
     def report(self, request: ReportRequest, now_ms: int) -> tuple[str, Future[None]]:
         """Record an outcome; returns its id, and a future that ends once it is safe in the log."""
@@ -245,3 +269,4 @@ class DecisionService:
             if not answer.done():
                 return  # forgotten now, a retry would record it a second time
             del self._recent[decision_id]
+            self._unrecorded.take(decision_id)

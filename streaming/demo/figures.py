@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from engine.records import Alarm, Decision, Direction, Feedback, Generation, entropy, generation_of
 from monitoring.generations import mean_entropy, mean_reward, positive_share
 from streaming.config import Config
+from streaming.insight import latest_alarms, tail
 from streaming.joiner import read_accounting
 from streaming.log import Log
 from streaming.monitor import read_statistics
+from streaming.opening import open_log
 from streaming.replaying import replay_log
-from streaming.serve import latest_alarms, open_log, tail
 from streaming.topics import DECISIONS, FEEDBACK, GENERATIONS
 
 Float64 = NDArray[np.float64]

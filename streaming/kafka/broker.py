@@ -16,6 +16,7 @@ from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 from engine.errors import LogError
 from streaming.kafka.client import connect
 from streaming.kafka.errors import explained
+from streaming.kafka.seam import Reader
 from streaming.kafka.settings import ENVELOPE_BYTES, KafkaSettings
 from streaming.log import Record, Topic, TopicPartition
 
@@ -33,14 +34,22 @@ class KafkaBroker:
     """Questions to a cluster, each with an end: an answer, or ``LogError`` after ``request_timeout``.
 
     Names of topics and groups are those of Leeway; the prefix is put before them here. Safe for threads.
+
+    Parameters
+    ----------
+    settings
+        Where the cluster is.
+    reader
+        Makes what records are read by; ``None``: by kafka-python, as all else here.
     """
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    def __init__(self, settings: KafkaSettings, reader: Callable[[KafkaBroker], Reader] | None = None) -> None:
         self.settings = settings
+        self._make_reader: Callable[[KafkaBroker], Reader] = KafkaReader if reader is None else reader
         self._guard = threading.RLock()
         self._admin: Any = None
         self._reader: Any = None
-        self._idle: list[_Reader] = []
+        self._idle: list[Reader] = []
         self._partitions: dict[str, int] = {}
         self._closed = False
 
@@ -159,17 +168,17 @@ class KafkaBroker:
 
     def read(self, where: TopicPartition, start: int, max_records: int) -> list[Record]:
         """Return records of a partition from ``start`` on, as far as they are decided."""
-        end = self.ends([where])[where]
-        if start >= end or max_records < 1:
-            return []
         with self._borrowed(where, start) as reader:
-            return reader.read(end, max_records)
+            # Whoever reads on in order need not ask at each step how far it goes.
+            if start >= reader.end:
+                reader.end = self.ends([where])[where]
+            return reader.read(max_records) if start < reader.end else []
 
     def close(self) -> None:
         """Close all connections."""
         with self._guard:
             self._closed = True
-            clients = [reader.consumer for reader in self._idle] + [self._reader, self._admin]
+            clients = [*self._idle, self._reader, self._admin]
             self._idle, self._reader, self._admin = [], None, None
         for client in clients:
             if client is not None:
@@ -180,7 +189,7 @@ class KafkaBroker:
             raise LogError(f"the log at {self.settings.where} is closed; open it again")
 
     @contextmanager
-    def _borrowed(self, where: TopicPartition, start: int) -> Iterator[_Reader]:
+    def _borrowed(self, where: TopicPartition, start: int) -> Iterator[Reader]:
         """Lend a reader, by preference one that stands there: it has the next records already."""
         with self._guard:
             self._check_open()
@@ -188,18 +197,18 @@ class KafkaBroker:
             reader = self._idle.pop(places.index((where, start)) if (where, start) in places else 0) if places else None
         if reader is None:
             with self.explained("connect"):
-                reader = _Reader(self)
+                reader = self._make_reader(self)
         try:
             reader.seek(where, start)
             yield reader
         except BaseException:
-            reader.consumer.close()
+            reader.close()
             raise
         with self._guard:
             if not self._closed:
                 self._idle.append(reader)
                 return
-        reader.consumer.close()
+        reader.close()
 
     def _ask(self, doing: str, question: Callable[[Any], T]) -> T:
         """Ask by the admin client until there is an answer; what may pass is tried again on a new connection."""
@@ -209,7 +218,7 @@ class KafkaBroker:
                 with self._guard:
                     self._check_open()
                     if self._admin is None:
-                        self._admin = connect(kafka.KafkaAdminClient, **self.settings.client())
+                        self._admin = connect(kafka.KafkaAdminClient, **self.settings.connection())
                     admin = self._admin
                 try:
                     return question(admin)
@@ -301,48 +310,59 @@ class KafkaBroker:
         )
 
 
-class _Reader:
-    """A consumer without a group that stands at an offset of one partition."""
+class KafkaReader:
+    """A reader on kafka-python; see :class:`streaming.kafka.seam.Reader`."""
 
     def __init__(self, broker: KafkaBroker) -> None:
         self._broker = broker
         # At the end of a partition a fetch would else be held by the broker, and reading another one wait for it.
-        self.consumer = connect(kafka.KafkaConsumer, fetch_max_wait_ms=10, **broker.settings.consumer())
+        self._consumer = connect(kafka.KafkaConsumer, fetch_max_wait_ms=10, **broker.settings.consumer())
         self.where = TopicPartition("", -1)
         self.position = -1
+        self.end = -1  # decided up to here, when last asked
 
     def seek(self, where: TopicPartition, start: int) -> None:
         """Go to an offset of a partition."""
         if (where, start) != (self.where, self.position):
             if where != self.where:
-                self.consumer.assign([self._broker.theirs(where)])
-            self.consumer.seek(self._broker.theirs(where), start)
-            self.where, self.position = where, start
+                self._consumer.assign([self._broker.theirs(where)])
+            self._consumer.seek(self._broker.theirs(where), start)
+            self.where, self.position, self.end = where, start, -1
 
-    def read(self, end: int, max_records: int) -> list[Record]:
+    def read(self, max_records: int) -> list[Record]:
         """Return the next records before ``end``."""
         timeout_s = self._broker.settings.request_timeout / 1_000.0
         deadline = time.monotonic() + timeout_s
         records: list[Record] = []
+        wait_ms = 0  # first what has come already, the marks of transactions behind a batch among it
         with self._broker.explained(f"read partition {self.where.partition} of topic {self.where.topic!r}"):
-            while self.position < end and len(records) < max_records:
-                (batch,) = self.consumer.poll(_POLL_MS, max_records - len(records)).values() or [[]]
-                records += (record_of(record, self.where.topic) for record in batch)
+            while self.position < self.end and len(records) < max_records:
+                (batch,) = self._consumer.poll(wait_ms, max_records - len(records)).values() or [[]]
+                records += records_of(batch, self.where.topic)
                 # What transactions and compaction leave behind has offsets and is no record.
                 self.position = batch[-1].offset + 1 if batch else self._resolved()
+                wait_ms = 0 if batch else _POLL_MS
                 if batch:
                     deadline = time.monotonic() + timeout_s
                 elif time.monotonic() >= deadline:
-                    raise errors.KafkaTimeoutError(f"no record from offset {self.position} on, and it ends at {end}")
+                    raise errors.KafkaTimeoutError(
+                        f"no record from offset {self.position} on, and it ends at {self.end}"
+                    )
         return records
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._consumer.close()
+
     def _resolved(self) -> int:
-        position = self.consumer.position(self._broker.theirs(self.where), timeout_ms=_POLL_MS)
+        position = self._consumer.position(self._broker.theirs(self.where), timeout_ms=_POLL_MS)
         return self.position if position is None else int(position)
 
 
-def record_of(record: Any, topic: str) -> Record:
-    """Return a record of kafka-python as one of ours."""
-    return Record(
-        topic, record.partition, record.offset, record.timestamp, record.key, record.value, tuple(record.headers)
-    )
+def records_of(batch: list[Any], topic: str) -> list[Record]:
+    """Return records of kafka-python, all of one partition, as ours."""
+    partition = batch[0].partition if batch else -1
+    return [
+        Record(topic, partition, each.offset, each.timestamp, each.key, each.value, tuple(each.headers))
+        for each in batch
+    ]

@@ -27,6 +27,13 @@ def connect(kind: Any, **options: Any) -> Any:
         def watched(*arguments: Any, **named: Any) -> Any:
             connection = get_connection(*arguments, **named)
             connection.init_future.add_errback(failures.append)
+            authenticate = connection._sasl_authenticate
+
+            async def heard(*arguments: Any, **named: Any) -> None:
+                _read_last_words(connection.transport)
+                await authenticate(*arguments, **named)
+
+            connection._sasl_authenticate = heard
             return connection
 
         manager.get_connection = watched
@@ -38,11 +45,26 @@ def connect(kind: Any, **options: Any) -> Any:
         for each in begun:
             each.close()
         if failures and isinstance(error, errors.KafkaTimeoutError):
-            raise failures[-1] from error
+            logins = [each for each in failures if isinstance(each, errors.SaslAuthenticationFailedError)]
+            raise (logins or failures)[-1] from error
         raise
     for each in begun:
         del each._manager.get_connection
     return made
+
+
+def _read_last_words(transport: Any) -> None:
+    """Let a connection read what the other end has said before it hung up.
+
+    kafka-python 3.0 drops it when both arrive together; so a broker that says why it refuses a login is not heard.
+    """
+    receive = transport._sock_recv
+
+    def receive_first() -> tuple[bytes, Exception | None]:
+        data, error = receive()
+        return data, None if data else error
+
+    transport._sock_recv = receive_first
 
 
 def remember_joins(consumer: Any) -> None:

@@ -12,7 +12,7 @@ from kafka import errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from engine.errors import LogError
-from streaming.kafka.broker import KafkaBroker, record_of
+from streaming.kafka.broker import KafkaBroker, records_of
 from streaming.kafka.client import connect, remember_joins
 from streaming.log import Record, TopicPartition
 
@@ -31,8 +31,8 @@ class KafkaConsumer:
     The group balances: partition *n* of all its topics is with one member (range assignment). While members come and
     go, a partition that stays with its member goes on where it is, and one that comes anew begins at the committed
     offset. Where others may have had a partition in between, ``poll`` returns nothing once and ``assignment()`` is
-    without it, also if it comes back in the next poll; so a member that is expelled, or cannot take part in a rebalance
-    for ``request_timeout``, loses all, and notices.
+    without it, also if it comes back in the next poll; so a member that is expelled, that misses a rebalance which
+    another one follows at once, or cannot take part in one for ``request_timeout``, loses all, and notices.
 
     Partitions are shown by ``assignment()`` when all that their last owner did is decided: what it committed can be
     read, and what it did not never will.
@@ -46,10 +46,11 @@ class KafkaConsumer:
         self._log = log
         self._broker = broker
         self._group = group
-        self.topics = tuple(topics)
+        self._topics = {broker.name(topic): topic for topic in topics}
         self._positions: dict[TopicPartition, int] = {}
         self._rebalance = _Rebalance()
         self._member: Any = None
+        self.rebalances = 0
         self._guard = threading.RLock()
         self._closed = threading.Event()
         settings = broker.settings
@@ -67,9 +68,8 @@ class KafkaConsumer:
             )
             remember_joins(self._kafka)
             self._rebalance.consumer = self._kafka
-            names = [broker.name(topic) for topic in topics]
-            self._kafka.subscribe(names, listener=self._rebalance)
-            for name in names:
+            self._kafka.subscribe(list(self._topics), listener=self._rebalance)
+            for name in self._topics:
                 self._kafka.partitions_for_topic(name)  # else the first assignment is made without knowing them
 
     def poll(self, max_records: int = 1_000, timeout_s: float = 0.0) -> list[Record]:
@@ -101,7 +101,6 @@ class KafkaConsumer:
 
     def _fetch(self, max_records: int, timeout_s: float) -> tuple[list[Record], bool]:
         """Return what comes within the timeout, and whether partitions were lost meanwhile."""
-        topics = {self._broker.name(topic): topic for topic in self.topics}
         waiting = self._rebalance.assigned
         if waiting:
             self._take_over(timeout_s)
@@ -114,13 +113,18 @@ class KafkaConsumer:
             return [], True  # and nothing was found: what is assigned in here is paused until it is taken over
         if self._rebalance.assigned and self._rebalance.assigned is not waiting:
             self._take_over(timeout_s)
-        records = [record_of(record, topics[their.topic]) for their, batch in found.items() for record in batch]
-        for record in records:
-            self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        records: list[Record] = []
+        for their, batch in found.items():
+            topic = self._topics[their.topic]
+            records += records_of(batch, topic)
+            self._positions[TopicPartition(topic, their.partition)] = batch[-1].offset + 1
         return records, False
 
     def _rebalanced(self) -> bool:
-        """Go on with the partitions that have stayed; return whether some are here that others may have had."""
+        """Go on with the partitions that have stayed; return whether some have not.
+
+        Then the poll ends here: ``assignment()`` has to be without them once, also if they come back in the next one.
+        """
         if self._rebalance.lost:
             self._rebalance.lost = False
             self._positions = {}
@@ -128,13 +132,14 @@ class KafkaConsumer:
         if self._rebalance.new is None:
             return False
         assigned, self._rebalance.new = self._rebalance.new, None
+        self.rebalances += 1
         member, before = self._rebalance.member, self._member
         # Each rebalance is one generation. If one was missed, it was without this member.
         stayed = before is not None and (
             member.member_id == before.member_id and member.generation_id - before.generation_id in (0, 1)
         )
         kept = {their for their in assigned if self._broker.ours(their) in self._positions} if stayed else set()
-        lost = not stayed and bool(self._positions)
+        lost = len(kept) < len(self._positions)
         self._member = member
         self._positions = {where: self._positions[where] for where in map(self._broker.ours, kept)}
         self._kafka.resume(*kept)
@@ -174,6 +179,7 @@ class KafkaConsumer:
         """Return whether records are there that were not returned yet."""
         if not self._positions:
             return False
+        self._log.shown(self._positions)
         # Not by this consumer's connection: there the question would wait for a fetch that the broker holds back.
         ends = self._broker.ends(self._positions)
         with self._broker.explained("ask for positions"):

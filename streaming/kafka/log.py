@@ -6,20 +6,21 @@ their marks: go on at the offset of the last record plus one, and never count by
 
 from __future__ import annotations
 
+import logging
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
-
-import kafka
 
 from engine.errors import LogError
 from streaming.kafka.broker import KafkaBroker
-from streaming.kafka.client import Producer, connect
-from streaming.kafka.consumer import KafkaConsumer
+from streaming.kafka.seam import Appender, Member, Placed, Writer, client_of
 from streaming.kafka.settings import KafkaSettings
-from streaming.kafka.transaction import KafkaTransaction, KafkaWriter, Placed, send_all
+from streaming.kafka.transaction import KafkaTransaction
 from streaming.log import Message, Record, Topic, TopicPartition, partition_of
+
+logger = logging.getLogger(__name__)
 
 
 class KafkaLog:
@@ -43,14 +44,19 @@ class KafkaLog:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._broker = KafkaBroker(settings)
+        self._client = client_of(settings.client)
+        self._broker = KafkaBroker(settings, self._client.reader)
         self._instance = settings.instance_id or uuid.uuid4().hex
         self._guard = threading.RLock()
         self._topics: dict[str, Topic] = {}
-        self._appender: Any = None
-        self._writers: dict[str, KafkaWriter] = {}
-        self._consumers: dict[str, list[KafkaConsumer]] = {}
+        self._partitions: dict[str, list[TopicPartition]] = {}
+        self._appender: Appender | None = None
+        self._writers: dict[str, Writer] = {}
+        self._consumers: dict[str, list[Member]] = {}
         self._offsets: dict[str, set[TopicPartition]] = {}
+        self._hidden: dict[TopicPartition, int] = {}  # what this log committed and may not be readable yet: its ends
+        self._aborts: Counter[str] = Counter()
+        self._rebalances: Counter[str] = Counter()  # of members that were closed
         self._closed = False
 
     def create(self, topics: Iterable[Topic]) -> None:
@@ -82,19 +88,9 @@ class KafkaLog:
         with self._guard:
             self._check_open()
             if self._appender is None:
-                with self._broker.explained("connect"):
-                    self._appender = connect(Producer, **self._settings.producer())
-            producer = self._appender
-        try:
-            with self._broker.explained("append records"):
-                send_all(self._broker, producer, placed)
-        except LogError:
-            # A batch that ran out of time may leave it without an id: nothing would be sent by it any more.
-            with self._guard:
-                if self._appender is producer:
-                    self._appender = None
-            producer.give_up()
-            raise
+                self._appender = self._client.appender(self._broker)
+            appender = self._appender
+        appender.append(placed)
 
     def transaction(self, writer: str) -> KafkaTransaction:
         """Open a transaction of a writer; nothing is sent before its block ends.
@@ -104,12 +100,12 @@ class KafkaLog:
         """
         return KafkaTransaction(self, writer)
 
-    def consumer(self, group: str, topics: Sequence[str]) -> KafkaConsumer:
+    def consumer(self, group: str, topics: Sequence[str]) -> Member:
         """Join a consumer group; which partitions it gets is decided in ``poll``."""
         with self._guard:
             self._check_open()
         consumed = self._broker.all_partitions(topics)
-        consumer = KafkaConsumer(self, self._broker, group, topics)
+        consumer = self._client.consumer(self, self._broker, group, topics)
         with self._guard:
             self._consumers.setdefault(group, []).append(consumer)
             self._offsets.setdefault(group, set()).update(consumed)
@@ -117,11 +113,15 @@ class KafkaLog:
 
     def read(self, topic: str, partition: int, start: int = 0, max_records: int = 1_000) -> list[Record]:
         """Return records of one partition from offset ``start`` on, as far as their transactions are decided."""
-        return self._broker.read(self._where(topic, partition), start, max_records)
+        where = self._where(topic, partition)
+        self.shown([where])
+        return self._broker.read(where, start, max_records)
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return for each partition the offset up to which all is decided: the next that can be read goes there."""
-        ends = self._broker.ends(self._broker.all_partitions([topic]))
+        partitions = self._broker.all_partitions([topic])
+        self.shown(partitions)
+        ends = self._broker.ends(partitions)
         return {where.partition: end for where, end in ends.items()}
 
     def committed(self, group: str) -> dict[TopicPartition, int]:
@@ -155,24 +155,28 @@ class KafkaLog:
         for writer in writers:
             writer.close()
         if appender is not None:
-            appender.give_up()
+            appender.close()
         self._broker.close()
 
     def place(self, message: Message) -> TopicPartition:
         """Return the partition that a message goes to; raises ``LogError`` if it can go nowhere."""
-        topic = self._topics.get(message.topic)
-        partitions = self._broker.partitions(message.topic)
-        if message.key is None and (message.value is None or (topic is not None and topic.compacted)):
-            raise LogError(f"a message for topic {message.topic!r} has no key; give it one")
-        size = len(message.key or b"") + len(message.value or b"")
-        size += sum(len(name.encode()) + len(value) for name, value in message.headers)
+        topic, key, value, _, headers, partition = message
+        partitions = self._partitions.get(topic) or self._look_up(topic)
+        size = len(key or b"") + len(value or b"")
+        for name, content in headers:
+            size += len(name.encode()) + len(content)
         if size > self._settings.max_message_bytes:
             raise LogError(
-                f"a message of {size} bytes for topic {message.topic!r} is larger than max_message_bytes "
+                f"a message of {size} bytes for topic {topic!r} is larger than max_message_bytes "
                 f"({self._settings.max_message_bytes}); raise that setting, or send less"
             )
-        partition = partition_of(message.key, partitions) if message.partition is None else message.partition
-        return self._where(message.topic, partition)
+        if key is None:
+            declared = self._topics.get(topic)
+            if value is None or (declared is not None and declared.compacted):
+                raise LogError(f"a message for topic {topic!r} has no key; give it one")
+        if partition is None:
+            return partitions[partition_of(key, len(partitions))]
+        return self._where(topic, partition)
 
     def owner(self, topic: str) -> str:
         """Return the writer of a topic; raises ``LogError`` if the topic was not declared to this log."""
@@ -186,16 +190,29 @@ class KafkaLog:
         with self._guard:
             members = list(self._consumers.get(writer, ()))
             self._offsets.setdefault(writer, set()).update(offsets)
-        member = kafka.ConsumerGroupMetadata(self._broker.name(writer))
-        if offsets and members:
-            owners = [consumer for consumer in members if consumer.assignment() >= offsets.keys()]
-            if not owners:
-                raise LogError(
-                    f"this member of group {writer!r} has lost partitions that it had read; nothing is written; poll, "
-                    "and go on from what is committed"
-                )
-            member = owners[0].member()
-        self._writer(writer).commit(messages, offsets, member)
+        try:
+            ends = self._writer(writer).commit(messages, offsets, self._member(writer, members, offsets))
+        except LogError:
+            with self._guard:
+                self._aborts[writer] += 1
+            raise
+        with self._guard:
+            self._hidden |= {where: max(end, self._hidden.get(where, 0)) for where, end in ends.items()}
+
+    def shown(self, partitions: Collection[TopicPartition]) -> None:
+        """Wait until what this log has committed to some partitions can be read.
+
+        The broker answers a commit when it is decided, and readers see it some milliseconds later. A step need not
+        wait for that; who reads here sees all that was committed here.
+        """
+        with self._guard:
+            hidden = {where: self._hidden[where] for where in partitions if where in self._hidden}
+        if not hidden:
+            return
+        if not self._broker.await_stable(hidden, self._settings.request_timeout / 1_000.0):
+            logger.warning("a transaction was committed, but an older one is open and hides it for a while")
+        with self._guard:
+            self._hidden = {where: end for where, end in self._hidden.items() if hidden.get(where) != end}
 
     def settle(self, group: str, timeout_s: float) -> bool:
         """Wait until all that members of a group have written is decided and can be read; false if it takes longer.
@@ -210,25 +227,54 @@ class KafkaLog:
         self._writer(group).settle()
         return self._broker.await_stable(self._broker.high_watermarks(self._broker.all_partitions(written)), timeout_s)
 
-    def left(self, group: str, consumer: KafkaConsumer) -> None:
+    def left(self, group: str, consumer: Member) -> None:
         """Forget a consumer that was closed."""
         with self._guard:
             members = self._consumers.get(group, [])
             if consumer in members:
                 members.remove(consumer)
+                self._rebalances[group] += consumer.rebalances
 
-    def _writer(self, name: str) -> KafkaWriter:
+    def rebalances(self, group: str) -> int:
+        """Return how many rebalances this log's members of a group have taken part in, first assignments included."""
+        with self._guard:
+            return self._rebalances[group] + sum(consumer.rebalances for consumer in self._consumers.get(group, ()))
+
+    def aborts(self, writer: str) -> int:
+        """Return how many transactions of a writer did not commit, for whatever reason."""
+        with self._guard:
+            return self._aborts[writer]
+
+    def _member(self, writer: str, members: Sequence[Member], offsets: Mapping[TopicPartition, int]) -> Any:
+        """Return who has read up to the offsets; ``None`` if there are none, or nobody here reads in that group."""
+        if not offsets or not members:
+            return None
+        for consumer in members:
+            if consumer.assignment() >= offsets.keys():
+                return consumer.member()
+        raise LogError(
+            f"this member of group {writer!r} has lost partitions that it had read; nothing is written; poll, and go "
+            "on from what is committed"
+        )
+
+    def _writer(self, name: str) -> Writer:
         with self._guard:
             self._check_open()
             if name not in self._writers:
-                self._writers[name] = KafkaWriter(self._broker, f"{name}-{self._instance}")
+                self._writers[name] = self._client.writer(self._broker, name, f"{name}-{self._instance}")
             return self._writers[name]
 
     def _where(self, topic: str, partition: int) -> TopicPartition:
-        partitions = self._broker.partitions(topic)
-        if not 0 <= partition < partitions:
-            raise LogError(f"topic {topic!r} has no partition {partition}; it has 0 to {partitions - 1}")
-        return TopicPartition(topic, partition)
+        partitions = self._partitions.get(topic) or self._look_up(topic)
+        if not 0 <= partition < len(partitions):
+            raise LogError(f"topic {topic!r} has no partition {partition}; it has 0 to {len(partitions) - 1}")
+        return partitions[partition]
+
+    def _look_up(self, topic: str) -> list[TopicPartition]:
+        """Return the partitions of a topic, and keep them: that a message is placed must not cost much."""
+        partitions = [TopicPartition(topic, number) for number in range(self._broker.partitions(topic))]
+        self._partitions[topic] = partitions
+        return partitions
 
     def _check_open(self) -> None:
         if self._closed:

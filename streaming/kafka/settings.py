@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from kafka.codec import has_lz4, has_zstd
@@ -14,6 +15,7 @@ ENVELOPE_BYTES = 4_096
 
 _CODECS = {"lz4": (has_lz4, "lz4"), "zstd": (has_zstd, "zstandard")}
 
+ClientName = Literal["kafka-python", "librdkafka"]
 ServerAddress = Annotated[str, Field(pattern=r"^[^\s:/,]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$")]
 #: Overrides from the environment are read as YAML: a password of digits alone arrives as a number.
 Secret = Annotated[SecretStr, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
@@ -49,6 +51,9 @@ class KafkaSettings(Model):
     """A Kafka cluster as a log; see :class:`streaming.kafka.KafkaLog`."""
 
     bootstrap_servers: list[ServerAddress] = Field(min_length=1, description="host:port of one broker or more")
+    client: ClientName = Field(
+        "kafka-python", description="the library; librdkafka is faster, and is installed with leeway[librdkafka]"
+    )
     client_id: str = Field("leeway", description="names this installation in the broker's logs and quotas")
     topic_prefix: str = Field(
         "",
@@ -84,6 +89,15 @@ class KafkaSettings(Model):
         300_000, ge=1_000, description="a member that works for so long without a poll loses its partitions"
     )
 
+    @field_validator("client")
+    @classmethod
+    def _has_library(cls, client: ClientName) -> ClientName:
+        if client == "librdkafka" and find_spec("confluent_kafka") is None:
+            raise ValueError(
+                "needs a package that is not installed; pip install leeway[librdkafka], or use kafka-python"
+            )
+        return client
+
     @field_validator("compression")
     @classmethod
     def _installed(cls, compression: str) -> str:
@@ -114,7 +128,7 @@ class KafkaSettings(Model):
         """The brokers, for messages."""
         return ", ".join(self.bootstrap_servers)
 
-    def client(self) -> dict[str, Any]:
+    def connection(self) -> dict[str, Any]:
         """Return what every client of kafka-python is given."""
         security = self.security
         options: dict[str, Any] = {
@@ -147,7 +161,7 @@ class KafkaSettings(Model):
 
     def producer(self) -> dict[str, Any]:
         """Return what every producer is given: nothing is safe before all replicas in sync have it, once."""
-        return self.client() | {
+        return self.connection() | {
             "acks": "all",
             "enable_idempotence": True,
             "allow_auto_create_topics": False,
@@ -163,7 +177,7 @@ class KafkaSettings(Model):
 
     def consumer(self) -> dict[str, Any]:
         """Return what every consumer is given: committed records alone, from the beginning, positions kept by us."""
-        return self.client() | {
+        return self.connection() | {
             "isolation_level": "read_committed",
             "auto_offset_reset": "earliest",
             "enable_auto_commit": False,

@@ -140,6 +140,7 @@ class MemoryObserver:
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
+        self.unrecorded_at: list[str] = []
         self.swaps: list[str] = []
         self.load_errors: list[str] = []
 
@@ -155,6 +156,10 @@ class MemoryObserver:
     def decision(self, decision: Decision) -> None:
         """Remember a decision."""
         self.decisions.append(decision)
+
+    def unrecorded(self, point: str) -> None:
+        """Remember where."""
+        self.unrecorded_at.append(point)
 
     def outcome(self) -> None:
         """Nothing to remember."""

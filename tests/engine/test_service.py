@@ -310,6 +310,15 @@ def test_a_decision_from_before_a_restart_is_known(world: World) -> None:
         restarted.service.decide(request("d1", OTHER), TIME_MS)
 
 
+def test_what_is_remembered_late_does_not_change_an_answer_that_was_given(world: World) -> None:
+    world.ask("d1")
+    (before,) = world.recorder.decisions
+    restarted = World(make_policy(seed=2, update=1))
+    given = restarted.ask("d1")
+    restarted.service.remember(before)
+    assert restarted.ask("d1") == given != world.ask("d1")
+
+
 def test_making_a_decision_changes_neither_request_nor_policy() -> None:
     sent = request("d1")
     before = sent.SerializeToString(deterministic=True)

@@ -13,7 +13,7 @@ from engine.records import Decision, Feedback
 from engine.store import PolicyStore
 from streaming.learner import LearnerRole
 from streaming.log import Message
-from streaming.serve import open_log
+from streaming.opening import open_log
 from streaming.topics import FEEDBACK
 from tests.integration.service import ACTIONS, CONTEXT, Service, eventually, leeway, offer, running, settings
 

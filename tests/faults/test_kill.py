@@ -15,7 +15,8 @@ from streaming.demo.figures import collect
 from streaming.demo.run import POINT, prepare
 from streaming.demo.traffic import Traffic
 from streaming.demo.world import World, digits
-from streaming.serve import open_log, tail
+from streaming.insight import tail
+from streaming.opening import open_log
 from streaming.topics import FEEDBACK
 from tests.integration.service import COMMAND, ROOT, eventually, free_port, leeway, running, settings
 

@@ -1,19 +1,22 @@
 """The wire form of the messages is for ever: logs of years are read with it, by programs of any version.
 
 ``fields.json`` lists every field of every message. A field that is removed, renumbered or given another type fails;
-a new one is added by adding it to the file. ``records.json`` holds the bytes of one of each record of the log.
+a new one is added by adding it to the file. ``records.json`` holds the bytes of one of each record of the log,
+``messages.json`` what else a message of each topic consists of.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
 from engine.api.leeway.v1 import admin_pb2, records_pb2, service_pb2
 from engine.records import (
+    DEAD_LETTER_REASON_UNKNOWN_DECISION,
     FALLBACK_REASON_ORACLE_FAILED,
     Action,
     Decision,
@@ -23,6 +26,10 @@ from engine.records import (
     Outcome,
     Value,
 )
+from streaming.dead_letters import dead_letter, original, read_letter
+from streaming.log import Message, Record
+from streaming.topics import FEEDBACK
+from streaming.wire import feedback_headers, message_of, read_decision, read_outcome
 
 HERE = Path(__file__).parent
 FILES: tuple[FileDescriptor, ...] = (records_pb2.DESCRIPTOR, service_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
@@ -72,6 +79,67 @@ def test_every_field_of_the_golden_records_is_set() -> None:
     for record in (*RECORDS.values(), DECISION.context, DECISION.actions[0]):
         missing = {field.name for field in record.DESCRIPTOR.fields} - {field.name for field, _ in record.ListFields()}
         assert missing == set(), type(record).__name__
+
+
+def kept(message: Message) -> Record:
+    """Return a message as a log gives it back."""
+    at = (message.topic, 2, 5, message.timestamp_ms)
+    return Record(*at, message.key, message.value, message.headers)
+
+
+def messages() -> dict[str, Message]:
+    """Return a message of each topic that others read or write."""
+    outcome = message_of(OUTCOME)
+    unnamed = Outcome(decision_id="3f2a", time_ms=1_767_225_660_000, value=0.75)
+    return {
+        "decisions": message_of(DECISION),
+        "outcomes": outcome,
+        "outcomes, without id and decision point": message_of(unnamed),
+        "feedback": Message(
+            FEEDBACK, b"3f2a", None, DECISION.time_ms, feedback_headers("offers", "3f2a", DECISION.time_ms)
+        ),
+        "dead_letters": dead_letter(kept(outcome), DEAD_LETTER_REASON_UNKNOWN_DECISION, "no decision '3f2a'"),
+    }
+
+
+MESSAGES: dict[str, dict[str, object]] = json.loads((HERE / "messages.json").read_text())
+
+
+@pytest.mark.parametrize("name", messages())
+def test_key_headers_and_time_are_as_ever(name: str) -> None:
+    message = messages()[name]
+    assert MESSAGES[name] == {
+        "topic": message.topic,
+        "key": (message.key or b"").decode(),
+        "timestamp_ms": message.timestamp_ms,
+        "partition": message.partition,
+        "headers": [[header, value.decode()] for header, value in message.headers],
+    }
+
+
+def test_messages_of_ever_are_read() -> None:
+    def golden(name: str, value: str) -> Record:
+        form: dict[str, Any] = MESSAGES[name]
+        headers = [(header, text.encode()) for header, text in form["headers"]]
+        return Record(
+            form["topic"], 2, 5, form["timestamp_ms"], form["key"].encode(), bytes.fromhex(GOLDEN[value]), headers
+        )
+
+    assert read_decision(golden("decisions", "Decision")) == DECISION
+    assert read_outcome(golden("outcomes", "Outcome")) == OUTCOME
+    letter = read_letter(golden("dead_letters", "Outcome"))
+    assert (letter.topic, letter.original_partition, letter.original_offset) == ("outcomes", 2, 5)
+    assert (letter.reason, letter.detail) == ("unknown_decision", "no decision '3f2a'")
+    assert original(letter) == message_of(OUTCOME)
+
+
+JSON_OUTCOMES: dict[str, str] = json.loads((HERE / "outcomes.json").read_text())
+
+
+@pytest.mark.parametrize("text", JSON_OUTCOMES)
+def test_json_outcomes_of_ever_are_read(text: str) -> None:
+    record = Record("outcomes", 0, 0, 0, b"3f2a", text.encode(), [("content-type", b"application/json")])
+    assert read_outcome(record).SerializeToString(deterministic=True).hex() == JSON_OUTCOMES[text]
 
 
 def field_form(field: FieldDescriptor) -> list[object]:

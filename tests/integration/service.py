@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,9 +26,9 @@ from engine.client import LeewayClient, decide_request
 from engine.records import Decision, JoinAccounting, Outcome
 from streaming.config import Config, load_config
 from streaming.embedded import EmbeddedLog
-from streaming.serve import tail
+from streaming.insight import tail
 from streaming.topics import DECISIONS, OUTCOMES
-from streaming.up import run_file
+from streaming.up import joiners, run_file
 
 T = TypeVar("T")
 
@@ -169,12 +169,26 @@ class Service:
         Those of ``up --only``; none: all.
     messages
         File for what it says; default: beside the configuration.
+    options
+        Other options of ``up``.
+    environment
+        Variables for its processes; ``config`` is that of the file.
     """
 
-    def __init__(self, directory: Path, settings: Mapping[str, Any], *roles: str, messages: Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        settings: Mapping[str, Any],
+        *roles: str,
+        messages: Path | None = None,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] = {},
+    ) -> None:
         self.path = directory / "leeway.yaml"
         self.path.write_text(yaml.safe_dump(dict(settings), sort_keys=False))
         self.config: Config = load_config(self.path, {})
+        self._options = options
+        self._environment = environment
         self._messages = messages or directory / "server.log"
         self._roles = roles
         self._process: subprocess.Popen[bytes] | None = None
@@ -190,8 +204,9 @@ class Service:
         only = [word for role in self._roles for word in ("--only", role)]
         with self._messages.open("ab") as sink:
             self._process = subprocess.Popen(
-                [*COMMAND, "up", "--config", str(self.path), *only],
+                [*COMMAND, "up", "--config", str(self.path), *only, *self._options],
                 cwd=ROOT,
+                env={**os.environ, **self._environment},
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
@@ -234,6 +249,10 @@ class Service:
     def pid(self, role: str) -> int:
         """Return the process of a role."""
         return int(self._fact(role, "pid"))
+
+    def members(self) -> list[str]:
+        """Return the members of the join that have processes of their own."""
+        return joiners(self.config)
 
     def _fact(self, role: str, name: str) -> Any:
         facts = self.facts(role)

@@ -14,8 +14,10 @@ from engine.client import decide_request
 from engine.policy import Policy, initial_policy
 from engine.serving.service import decide
 from engine.store import PolicyStore
-from streaming.config import Config, load_config
-from streaming.serve import now_ms, open_log, tail
+from streaming.config import Config, EmbeddedLogConfig, KafkaLogConfig, load_config, log_environment
+from streaming.insight import tail
+from streaming.opening import open_log
+from streaming.serve import now_ms
 from streaming.topics import DEAD_LETTERS
 from streaming.wire import message_of
 from tests.integration.service import ACTIONS, CONTEXT, OFFERS, Service, eventually, leeway, running, settings
@@ -93,6 +95,24 @@ BAD_FILES = {
         GOOD + "  banners: {}\n  offers: {}\n",
         ["decision_points.offers (line 5)", "stands in line 3 already"],
     ),
+    "no such log": (GOOD + "log: {kind: redis}\n", ["log (line 4)", "'redis'", "'embedded', 'kafka'"]),
+    "a log without brokers": (GOOD + "log: {kind: kafka}\n", ["log.bootstrap_servers (line 4)", "is required"]),
+    "no broker's address": (
+        GOOD + "log: {kind: kafka, bootstrap_servers: [here]}\n",
+        ["log.bootstrap_servers.0 (line 4)", "'here'", "host:port"],
+    ),
+    "a setting of the other log": (
+        GOOD + "log: {kind: kafka, bootstrap_servers: ['a:1'], fsync: true}\n",
+        ["log.fsync (line 4)", "none here; remove it"],
+    ),
+    "half an identity": (
+        GOOD + "log: {kind: kafka, bootstrap_servers: ['a:1'], security: {protocol: sasl_ssl}}\n",
+        ["log.security.protocol (line 4)", "needs username and password", "by the environment"],
+    ),
+    "durability of a broker that is not": (
+        GOOD + "serving: {durability: broker}\n",
+        ["serving (line 4)", "disk or memory, or log.kind kafka"],
+    ),
     "range upside down": (
         "version: 1\ndecision_points:\n  offers: {reward: {range: [1, 0]}}\n",
         ["decision_points.offers.reward (line 3)", "[1.0, 0.0]", "ascending"],
@@ -138,6 +158,55 @@ def test_the_environment_overrides_and_is_named_where_it_is_wrong(tmp_path: Path
         refused = leeway("check", "--config", path, env={variable: value})
         assert refused.returncode == 2
         assert [word for word in words if word not in refused.stderr] == []
+
+
+BROKERS = "log: {kind: kafka, bootstrap_servers: ['a:1'], security: {username: me, %s}}\n"
+
+
+@pytest.mark.parametrize(
+    "said", ["password: [hunter2]", "key_password: {x: hunter2}", "password: hunter2, protocl: ssl"]
+)
+def test_no_message_shows_a_password(tmp_path: Path, said: str) -> None:
+    refused = leeway("check", "--config", configured(tmp_path, GOOD + BROKERS % said))
+    assert refused.returncode == 2
+    assert "log.security" in refused.stderr
+    assert "hunter2" not in refused.stdout + refused.stderr
+
+
+def test_a_password_from_the_environment_is_taken_as_it_stands(tmp_path: Path) -> None:
+    path = configured(tmp_path, GOOD + BROKERS % "protocol: sasl_ssl")
+    for password in ("007", "a: [", "null", "1e5"):
+        log = load_config(path, {"LEEWAY_LOG__SECURITY__PASSWORD": password}).log
+        assert isinstance(log, KafkaLogConfig)
+        assert log.security.password is not None
+        assert log.security.password.get_secret_value() == password
+
+
+def test_the_log_of_any_configuration_can_be_changed_from_outside(tmp_path: Path) -> None:
+    embedded = configured(tmp_path, GOOD + "log: {fsync: false, partitions: 7}\n")
+    log = load_config(embedded, log_environment("kafka://a:9092,b:9093")).log
+    assert isinstance(log, KafkaLogConfig)
+    assert (log.bootstrap_servers, log.partitions) == (["a:9092", "b:9093"], 7)
+    kafka = configured(tmp_path, GOOD + BROKERS % "protocol: ssl")
+    assert load_config(kafka, {"LEEWAY_LOG__KIND": "embedded"}).log == EmbeddedLogConfig()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://a:1", "kafka://"),
+        ("a:1", "kafka://"),
+        ("kafka://a", "'a' is not host:port"),
+        ("kafka://a:1,", "'' is not host:port"),
+        ("kafka://a:1/offers", "log.topic_prefix"),
+        ("kafka://me:hunter2@a:1", "log.security"),
+    ],
+)
+def test_what_is_no_address_of_a_log_is_refused(tmp_path: Path, url: str, words: str) -> None:
+    refused = leeway("check", "--config", configured(tmp_path, GOOD), "--log", url)
+    assert refused.returncode == 2
+    assert words in refused.stderr
+    assert "hunter2" not in refused.stderr
 
 
 # doctor and status, of a service that runs

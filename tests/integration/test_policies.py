@@ -16,8 +16,8 @@ from engine.client import Decided, LeewayClient
 from engine.oracles import LinearLearner
 from engine.policy import Policy, initial_policy
 from engine.store import PolicyStore
+from streaming.opening import open_log
 from streaming.replaying import replay_log
-from streaming.serve import open_log
 from tests.integration.service import ACTIONS, CONTEXT, Service, eventually, running, settings
 
 #: The policies that are published under load.

@@ -143,6 +143,27 @@ def test_a_role_that_is_killed_is_started_again_and_goes_on(tmp_path: Path) -> N
         assert "work ended with status -9; starting it again" in service.messages()
 
 
+def test_a_member_of_the_join_stands_by_and_takes_over(tmp_path: Path) -> None:
+    """On the embedded log, where one member has every partition."""
+    service = Service(tmp_path, settings(), options=["--joiners", "2"])
+    try:
+        service.start()
+        eventually(lambda: len(service.members()) == 2, "two members of the join")
+        with service.client() as client:
+            for joined in range(1, 3):
+                client.report(client.decide("offers", CONTEXT, ACTIONS).decision_id, 1.0)
+                eventually(lambda n=joined: service.settled().decisions == n, "the decision to be joined")  # type: ignore[misc]
+                commits = {m: service.metric(m, "leeway_join_commits_total") for m in service.members()}
+                at_work = max(commits, key=lambda member: commits[member])
+                assert sum(map(bool, commits.values())) == 1
+                os.kill(service.pid(at_work), signal.SIGKILL)
+                eventually(lambda m=at_work: m not in service.members() and len(service.members()) == 2, "another one")  # type: ignore[misc]
+        assert service.stop() == 0
+        assert service.members() == []
+    finally:
+        service.kill()
+
+
 def test_no_role_outlives_its_supervisor(tmp_path: Path) -> None:
     """It is killed with -9, and can tell them nothing: its end of a pipe is closed by the kernel."""
     with running(tmp_path, settings()) as service:

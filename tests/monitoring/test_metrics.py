@@ -14,10 +14,23 @@ from engine.errors import ConfigError
 from engine.records import DIRECTION_DOWN, DIRECTION_UP, Alarm, GenerationStatistics, JoinAccounting
 from monitoring.exposition import serve_metrics
 from monitoring.metrics import REWARD_WINDOW, PipelineMetrics, ServingMetrics
+from monitoring.role_metrics import JoinCollector, JoinMemberCollector, RoleMetrics
 
 POINTS = ["layout", "offers"]
 ROLES = ["join", "learner"]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+class Member:
+    """A member of the join that owns two partitions, of which one has seen nothing yet."""
+
+    commits, restores, skewed = 7, 2, 1
+
+    def watermarks(self) -> dict[int, int]:
+        return {1: 60_000, 3: 0}
+
+    def pending(self) -> int:
+        return 5
 
 
 class Exposed:
@@ -27,7 +40,11 @@ class Exposed:
         self.registry = CollectorRegistry()
         self.book = {point: JoinAccounting() for point in POINTS}
         self.serving = ServingMetrics(self.registry, POINTS)
-        self.pipeline = PipelineMetrics(self.registry, POINTS, ROLES, lambda: self.book)
+        self.pipeline = PipelineMetrics(self.registry, POINTS)
+        self.roles = RoleMetrics(self.registry, ROLES)
+        self.member: Member | None = None
+        self.registry.register(JoinCollector(lambda: self.book))
+        self.registry.register(JoinMemberCollector(lambda: self.member, lambda: 62_500))
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -64,6 +81,8 @@ def test_known_series_exist_from_the_start_with_zero(exposed: Exposed) -> None:
     for role in ROLES:
         assert exposed.value("leeway_role_errors_total", role=role) == 0.0
         assert exposed.value("leeway_role_up", role=role) == 0.0
+        assert exposed.value("leeway_rebalances_total", role=role) == 0.0
+        assert exposed.value("leeway_transaction_aborts_total", role=role) == 0.0
     assert exposed.value("leeway_log_append_errors_total") == 0.0
 
 
@@ -103,7 +122,17 @@ def test_registering_does_not_read_the_book() -> None:
     def unavailable() -> dict[str, JoinAccounting]:
         raise AssertionError("read before the first scrape")
 
-    PipelineMetrics(CollectorRegistry(), POINTS, ROLES, unavailable)
+    CollectorRegistry().register(JoinCollector(unavailable))
+
+
+def test_a_member_of_the_join_shows_the_partitions_that_it_has(exposed: Exposed) -> None:
+    assert exposed.value("leeway_join_member_pending_decisions") is None
+    exposed.member = Member()
+    assert exposed.value("leeway_join_watermark_delay_seconds", partition="1") == 2.5
+    assert exposed.value("leeway_join_watermark_delay_seconds", partition="3") is None
+    assert exposed.value("leeway_join_member_pending_decisions") == 5
+    counted = {name: exposed.value(f"leeway_join_{name}_total") for name in ("commits", "restores", "skewed")}
+    assert counted == {"commits": 7, "restores": 2, "skewed": 1}
 
 
 def test_reward_mean_is_over_the_last_rewards(exposed: Exposed) -> None:
@@ -144,7 +173,9 @@ def test_every_metric_is_documented_and_every_documented_one_exists(exposed: Exp
 
 def test_documented_labels_are_those_of_the_series(exposed: Exposed) -> None:
     exposed.serving.requests.labels("Decide", "OK").inc()
-    exposed.pipeline.lag.labels("join", "decisions").set(0)
+    exposed.member = Member()
+    for lag in (exposed.roles.lag_records, exposed.roles.lag_seconds):
+        lag.labels("join", "decisions").set(0)
     exposed.pipeline.observe_generation(GenerationStatistics(decision_point="offers"))
     rows = re.findall(r"^\| `(leeway_\w+)` \| \w+ \| ([^|]*) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
@@ -159,7 +190,7 @@ def test_promtool_accepts_the_exposition(exposed: Exposed) -> None:
     if promtool is None:
         pytest.skip("promtool is not installed (Debian package prometheus): the exposition was not checked by it")
     exposed.serving.requests.labels("Decide", "OK").inc()
-    exposed.pipeline.lag.labels("join", "decisions").set(3)
+    exposed.roles.lag_records.labels("join", "decisions").set(3)
     exposed.pipeline.observe_reward("offers", 1.0)
     server = serve_metrics(exposed.registry, "127.0.0.1", 0)
     try:

@@ -313,6 +313,19 @@ def test_a_call_deletes_a_bounded_number(log: EmbeddedLog) -> None:
     assert [log.expire(DAY_MS) for _ in range(3)] == [EXPIRE_BATCH, 1, 0]
 
 
+def test_what_stands_before_an_offset_can_be_deleted_in_portions(log: EmbeddedLog) -> None:
+    count = EXPIRE_BATCH + 500
+    log.append([Message("decisions", None, b"x" * 100, n, partition=n % 2) for n in range(2 * count)])
+    full = log.used_bytes()
+    before = {TopicPartition("decisions", 0): EXPIRE_BATCH + 100}
+    assert [log.delete_records(before) for _ in range(3)] == [EXPIRE_BATCH, 100, 0]
+    assert [record.offset for record in log.read("decisions", 0)] == list(range(EXPIRE_BATCH + 100, count))
+    assert len(log.read("decisions", 1, 0, 2 * count)) == count
+    assert log.remaining(TopicPartition("decisions", 0), 0) == 400
+    assert log.used_bytes() < 0.8 * full
+    assert log.ends("decisions") == {0: count, 1: count}
+
+
 def test_compacted_topics_do_not_expire_and_need_keys(log: EmbeddedLog) -> None:
     log.append([Message("state", b"k", b"v", 0)])
     assert log.expire(DAY_MS) == 0

@@ -9,10 +9,10 @@ import pytest
 from engine.errors import LogError
 from engine.records import Alarm
 from streaming.embedded import EmbeddedLog, EmbeddedTransaction
+from streaming.insight import latest_alarms
 from streaming.log import Message
 from streaming.monitor import MonitorRole, read_statistics
-from streaming.serve import latest_alarms
-from streaming.topics import FEEDBACK
+from streaming.topics import FEEDBACK, MONITOR_STATE
 from tests.streaming.samples import NAME, POINT, Clock, append, feedback, opened
 
 POINTS = {NAME: POINT}
@@ -102,6 +102,42 @@ def test_a_commit_whose_answer_is_lost_is_not_made_twice(
     role.step()
     assert len(latest_alarms(log)) == 1
     assert role.monitors[NAME].seen == 220
+
+
+def test_partitions_that_others_may_have_had_are_watched_from_what_is_committed(
+    log: EmbeddedLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a rebalance of Kafka: one partition stays with its member, and another one comes back."""
+    role = MonitorRole(log, POINTS, clock, commit_interval_ms=10**9)
+    append(log, *(feedback(number, 1.0) for number in range(40)))
+    assert role.step() == 40  # read, and not committed
+    consumer = role._consumer
+    whole = consumer.assignment()
+    gone = min(whole, key=lambda where: where.partition)
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, "assignment", lambda: whole - {gone})
+        role.step()
+    role.step()
+    assert role.monitors[NAME].seen == 40
+    role.close()
+    assert [entry.feedback for entry in read_statistics(log)] == [40]
+
+
+def test_the_last_state_counts_where_older_ones_are_still_there(
+    log: EmbeddedLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka compacts a topic when it finds time for it."""
+    role = MonitorRole(log, POINTS, clock, commit_interval_ms=0)
+    history = []
+    for number in range(3):
+        clock.now_ms += 1
+        append(log, feedback(number, 1.0))
+        role.step()
+        history += log.read(MONITOR_STATE, 0)
+    role.close()
+    pages = {0: history}
+    monkeypatch.setattr(log, "read", lambda topic, partition, start=0, max_records=1_000: pages.pop(start, []))
+    assert [entry.feedback for entry in read_statistics(log)] == [3]
 
 
 def test_the_books_of_the_generations_survive(log: EmbeddedLog, clock: Clock) -> None:

@@ -73,6 +73,36 @@ DEAD_LETTER_REASON_INVALID: DeadLetterReason.ValueType  # 4
 """A value that cannot be right: not finite, or out of the declared range."""
 Global___DeadLetterReason: _TypeAlias = DeadLetterReason  # noqa: Y015
 
+class _JoinStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _JoinStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JoinStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    JOIN_STAGE_UNSPECIFIED: _JoinStage.ValueType  # 0
+    JOIN_STAGE_WAITING: _JoinStage.ValueType  # 1
+    """Outcomes without their decision."""
+    JOIN_STAGE_OPEN: _JoinStage.ValueType  # 2
+    """A decision without its feedback."""
+    JOIN_STAGE_PARKED: _JoinStage.ValueType  # 3
+    """The same, over its time: its decision point is not configured any more."""
+    JOIN_STAGE_REMEMBERED: _JoinStage.ValueType  # 4
+    """Feedback was emitted; what is left serves to recognise duplicates and late outcomes."""
+
+class JoinStage(_JoinStage, metaclass=_JoinStageEnumTypeWrapper):
+    """How far a decision id has come in the join."""
+
+JOIN_STAGE_UNSPECIFIED: JoinStage.ValueType  # 0
+JOIN_STAGE_WAITING: JoinStage.ValueType  # 1
+"""Outcomes without their decision."""
+JOIN_STAGE_OPEN: JoinStage.ValueType  # 2
+"""A decision without its feedback."""
+JOIN_STAGE_PARKED: JoinStage.ValueType  # 3
+"""The same, over its time: its decision point is not configured any more."""
+JOIN_STAGE_REMEMBERED: JoinStage.ValueType  # 4
+"""Feedback was emitted; what is left serves to recognise duplicates and late outcomes."""
+Global___JoinStage: _TypeAlias = JoinStage  # noqa: Y015
+
 class _Direction:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -385,94 +415,189 @@ class Feedback(_message.Message):
 Global___Feedback: _TypeAlias = Feedback  # noqa: Y015
 
 @_typing.final
-class DeadLetter(_message.Message):
-    """A record that could not be used, kept as it came."""
+class WaitingOutcome(_message.Message):
+    """An outcome before its decision, as it came; its key is the decision id."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    TOPIC_FIELD_NUMBER: _builtins.int
-    PARTITION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
     OFFSET_FIELD_NUMBER: _builtins.int
     TIMESTAMP_MS_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    DETAIL_FIELD_NUMBER: _builtins.int
-    KEY_FIELD_NUMBER: _builtins.int
-    VALUE_FIELD_NUMBER: _builtins.int
-    topic: _builtins.str
-    partition: _builtins.int
+    HEADERS_FIELD_NUMBER: _builtins.int
+    value: _builtins.bytes
     offset: _builtins.int
     timestamp_ms: _builtins.int
-    reason: Global___DeadLetterReason.ValueType
-    detail: _builtins.str
-    key: _builtins.bytes
-    value: _builtins.bytes
+    @_builtins.property
+    def headers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Name, value, name, value ..."""
+
     def __init__(
         self,
         *,
-        topic: _builtins.str = ...,
-        partition: _builtins.int = ...,
+        value: _builtins.bytes = ...,
         offset: _builtins.int = ...,
         timestamp_ms: _builtins.int = ...,
-        reason: Global___DeadLetterReason.ValueType = ...,
-        detail: _builtins.str = ...,
-        key: _builtins.bytes = ...,
-        value: _builtins.bytes = ...,
+        headers: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "key", b"key", "offset", b"offset", "partition", b"partition", "reason", b"reason", "timestamp_ms", b"timestamp_ms", "topic", b"topic", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["headers", b"headers", "offset", b"offset", "timestamp_ms", b"timestamp_ms", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+Global___WaitingOutcome: _TypeAlias = WaitingOutcome  # noqa: Y015
 
 @_typing.final
-class PendingJoin(_message.Message):
-    """What the join knows of one decision id; a value of the join's changelog."""
+class JoinBlock(_message.Message):
+    """What the join knows of some decision ids, column by column: a value of its changelog, never changed once written.
+    All are of one stage. Of several blocks with one id the last in the log holds.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    DECISION_FIELD_NUMBER: _builtins.int
-    OUTCOMES_FIELD_NUMBER: _builtins.int
-    CLOSED_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    DECISION_IDS_FIELD_NUMBER: _builtins.int
     DUE_MS_FIELD_NUMBER: _builtins.int
-    OUTCOME_IDS_FIELD_NUMBER: _builtins.int
-    DECISION_POINT_FIELD_NUMBER: _builtins.int
-    closed: _builtins.bool
-    """Feedback was emitted; what is left serves to recognise duplicates and late outcomes."""
-    due_ms: _builtins.int
-    """When the window ends (open), or when the entry may be forgotten (closed)."""
-    decision_point: _builtins.str
-    """Empty while only outcomes have come."""
+    NOT_BEFORE_MS_FIELD_NUMBER: _builtins.int
+    POINT_NAMES_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    DECISION_MS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    OUTCOME_COUNTS_FIELD_NUMBER: _builtins.int
+    OUTCOME_MS_FIELD_NUMBER: _builtins.int
+    OUTCOME_VALUES_FIELD_NUMBER: _builtins.int
+    SEEN_COUNTS_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    WAITING_FIELD_NUMBER: _builtins.int
+    stage: Global___JoinStage.ValueType
     @_builtins.property
-    def decision(self) -> Global___Decision:
-        """Absent while only outcomes have come."""
+    def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def due_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """When the window ends (open), or the entry is done with (other stages)."""
 
     @_builtins.property
-    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]:
-        """In the order of the log."""
+    def not_before_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Not to be forgotten before; empty: 0 for all."""
 
     @_builtins.property
-    def outcome_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What tells the outcomes seen so far from new ones, in their order."""
+    def point_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def points(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Index into point_names; empty while waiting."""
+
+    @_builtins.property
+    def decision_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Open: when the decisions were made, and the decisions as they came."""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def outcome_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Open: how many outcomes count, and those of all in a row, each in the order of the log."""
+
+    @_builtins.property
+    def outcome_ms(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def outcome_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def seen_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """How many outcomes were seen, and in a row what tells them from new ones."""
+
+    @_builtins.property
+    def seen(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitingOutcome]:
+        """Waiting: what was seen, in a row."""
 
     def __init__(
         self,
         *,
-        decision: Global___Decision | None = ...,
-        outcomes: _abc.Iterable[Global___Outcome] | None = ...,
-        closed: _builtins.bool = ...,
-        due_ms: _builtins.int = ...,
-        outcome_ids: _abc.Iterable[_builtins.str] | None = ...,
-        decision_point: _builtins.str = ...,
+        stage: Global___JoinStage.ValueType = ...,
+        decision_ids: _abc.Iterable[_builtins.bytes] | None = ...,
+        due_ms: _abc.Iterable[_builtins.int] | None = ...,
+        not_before_ms: _abc.Iterable[_builtins.int] | None = ...,
+        point_names: _abc.Iterable[_builtins.str] | None = ...,
+        points: _abc.Iterable[_builtins.int] | None = ...,
+        decision_ms: _abc.Iterable[_builtins.int] | None = ...,
+        decisions: _abc.Iterable[_builtins.bytes] | None = ...,
+        outcome_counts: _abc.Iterable[_builtins.int] | None = ...,
+        outcome_ms: _abc.Iterable[_builtins.int] | None = ...,
+        outcome_values: _abc.Iterable[_builtins.float] | None = ...,
+        seen_counts: _abc.Iterable[_builtins.int] | None = ...,
+        seen: _abc.Iterable[_builtins.str] | None = ...,
+        waiting: _abc.Iterable[Global___WaitingOutcome] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed", b"closed", "decision", b"decision", "decision_point", b"decision_point", "due_ms", b"due_ms", "outcome_ids", b"outcome_ids", "outcomes", b"outcomes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "decision_ms", b"decision_ms", "decisions", b"decisions", "due_ms", b"due_ms", "not_before_ms", b"not_before_ms", "outcome_counts", b"outcome_counts", "outcome_ms", b"outcome_ms", "outcome_values", b"outcome_values", "point_names", b"point_names", "points", b"points", "seen", b"seen", "seen_counts", b"seen_counts", "stage", b"stage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___PendingJoin: _TypeAlias = PendingJoin  # noqa: Y015
+Global___JoinBlock: _TypeAlias = JoinBlock  # noqa: Y015
+
+@_typing.final
+class JoinHead(_message.Message):
+    """What ends each step of the join: a value of its changelog."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BooksEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___JoinAccounting: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___JoinAccounting | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DECISIONS_MS_FIELD_NUMBER: _builtins.int
+    OUTCOMES_MS_FIELD_NUMBER: _builtins.int
+    DONE_MS_FIELD_NUMBER: _builtins.int
+    DONE_ID_FIELD_NUMBER: _builtins.int
+    NEXT_BLOCK_FIELD_NUMBER: _builtins.int
+    BOOKS_FIELD_NUMBER: _builtins.int
+    decisions_ms: _builtins.int
+    """The clocks of event time."""
+    outcomes_ms: _builtins.int
+    done_ms: _builtins.int
+    """What was due before this time, or at this time with an id before this one, is done with."""
+    done_id: _builtins.bytes
+    next_block: _builtins.int
+    """Number of the next block."""
+    @_builtins.property
+    def books(self) -> _containers.MessageMap[_builtins.str, Global___JoinAccounting]:
+        """All of them, by decision point."""
+
+    def __init__(
+        self,
+        *,
+        decisions_ms: _builtins.int = ...,
+        outcomes_ms: _builtins.int = ...,
+        done_ms: _builtins.int = ...,
+        done_id: _builtins.bytes = ...,
+        next_block: _builtins.int = ...,
+        books: _abc.Mapping[_builtins.str, Global___JoinAccounting] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["books", b"books", "decisions_ms", b"decisions_ms", "done_id", b"done_id", "done_ms", b"done_ms", "next_block", b"next_block", "outcomes_ms", b"outcomes_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JoinHead: _TypeAlias = JoinHead  # noqa: Y015
 
 @_typing.final
 class JoinAccounting(_message.Message):

@@ -26,7 +26,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from engine.api.leeway.v1 import records_pb2 as leeway_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leeway/v1/service.proto\x12\tleeway.v1\x1a\x17google/rpc/status.proto\x1a\x17leeway/v1/records.proto\"\x9e\x01\n\rDecideRequest\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12$\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x13.leeway.v1.Features\x12\"\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x11.leeway.v1.Action\x12\x16\n\x0epacked_actions\x18\x05 \x01(\x0c\"\xd4\x01\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63tion_index\x18\x03 \x01(\x05\x12\x12\n\npropensity\x18\x04 \x01(\x01\x12\x15\n\rprobabilities\x18\x05 \x03(\x01\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12+\n\x08\x66\x61llback\x18\x07 \x01(\x0e\x32\x19.leeway.v1.FallbackReason\x12\x17\n\x0f\x66\x61llback_detail\x18\x08 \x01(\t\"@\n\x12\x44\x65\x63ideBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.DecideRequest\"o\n\x0f\x44\x65\x63ideBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13\x44\x65\x63ideBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.DecideBatchItem\"p\n\rReportRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\noutcome_id\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x05 \x01(\t\"$\n\x0eReportResponse\x12\x12\n\noutcome_id\x18\x01 \x01(\t\"@\n\x12ReportBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.ReportRequest\"o\n\x0fReportBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.ReportResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13ReportBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.ReportBatchItem2\xa2\x02\n\x06Leeway\x12=\n\x06\x44\x65\x63ide\x12\x18.leeway.v1.DecideRequest\x1a\x19.leeway.v1.DecideResponse\x12L\n\x0b\x44\x65\x63ideBatch\x12\x1d.leeway.v1.DecideBatchRequest\x1a\x1e.leeway.v1.DecideBatchResponse\x12=\n\x06Report\x12\x18.leeway.v1.ReportRequest\x1a\x19.leeway.v1.ReportResponse\x12L\n\x0bReportBatch\x12\x1d.leeway.v1.ReportBatchRequest\x1a\x1e.leeway.v1.ReportBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leeway/v1/service.proto\x12\tleeway.v1\x1a\x17google/rpc/status.proto\x1a\x17leeway/v1/records.proto\"\x9e\x01\n\rDecideRequest\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12$\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x13.leeway.v1.Features\x12\"\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x11.leeway.v1.Action\x12\x16\n\x0epacked_actions\x18\x05 \x01(\x0c\"\x83\x02\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63tion_index\x18\x03 \x01(\x05\x12\x12\n\npropensity\x18\x04 \x01(\x01\x12\x15\n\rprobabilities\x18\x05 \x03(\x01\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12+\n\x08\x66\x61llback\x18\x07 \x01(\x0e\x32\x19.leeway.v1.FallbackReason\x12\x17\n\x0f\x66\x61llback_detail\x18\x08 \x01(\t\x12\x12\n\nunrecorded\x18\t \x01(\x08\x12\x19\n\x11unrecorded_detail\x18\n \x01(\t\"@\n\x12\x44\x65\x63ideBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.DecideRequest\"o\n\x0f\x44\x65\x63ideBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13\x44\x65\x63ideBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.DecideBatchItem\"p\n\rReportRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\noutcome_id\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x05 \x01(\t\"$\n\x0eReportResponse\x12\x12\n\noutcome_id\x18\x01 \x01(\t\"@\n\x12ReportBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.ReportRequest\"o\n\x0fReportBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.ReportResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13ReportBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.ReportBatchItem2\xa2\x02\n\x06Leeway\x12=\n\x06\x44\x65\x63ide\x12\x18.leeway.v1.DecideRequest\x1a\x19.leeway.v1.DecideResponse\x12L\n\x0b\x44\x65\x63ideBatch\x12\x1d.leeway.v1.DecideBatchRequest\x1a\x1e.leeway.v1.DecideBatchResponse\x12=\n\x06Report\x12\x18.leeway.v1.ReportRequest\x1a\x19.leeway.v1.ReportResponse\x12L\n\x0bReportBatch\x12\x1d.leeway.v1.ReportBatchRequest\x1a\x1e.leeway.v1.ReportBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,23 +36,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECIDEREQUEST']._serialized_start=89
   _globals['_DECIDEREQUEST']._serialized_end=247
   _globals['_DECIDERESPONSE']._serialized_start=250
-  _globals['_DECIDERESPONSE']._serialized_end=462
-  _globals['_DECIDEBATCHREQUEST']._serialized_start=464
-  _globals['_DECIDEBATCHREQUEST']._serialized_end=528
-  _globals['_DECIDEBATCHITEM']._serialized_start=530
-  _globals['_DECIDEBATCHITEM']._serialized_end=641
-  _globals['_DECIDEBATCHRESPONSE']._serialized_start=643
-  _globals['_DECIDEBATCHRESPONSE']._serialized_end=707
-  _globals['_REPORTREQUEST']._serialized_start=709
-  _globals['_REPORTREQUEST']._serialized_end=821
-  _globals['_REPORTRESPONSE']._serialized_start=823
-  _globals['_REPORTRESPONSE']._serialized_end=859
-  _globals['_REPORTBATCHREQUEST']._serialized_start=861
-  _globals['_REPORTBATCHREQUEST']._serialized_end=925
-  _globals['_REPORTBATCHITEM']._serialized_start=927
-  _globals['_REPORTBATCHITEM']._serialized_end=1038
-  _globals['_REPORTBATCHRESPONSE']._serialized_start=1040
-  _globals['_REPORTBATCHRESPONSE']._serialized_end=1104
-  _globals['_LEEWAY']._serialized_start=1107
-  _globals['_LEEWAY']._serialized_end=1397
+  _globals['_DECIDERESPONSE']._serialized_end=509
+  _globals['_DECIDEBATCHREQUEST']._serialized_start=511
+  _globals['_DECIDEBATCHREQUEST']._serialized_end=575
+  _globals['_DECIDEBATCHITEM']._serialized_start=577
+  _globals['_DECIDEBATCHITEM']._serialized_end=688
+  _globals['_DECIDEBATCHRESPONSE']._serialized_start=690
+  _globals['_DECIDEBATCHRESPONSE']._serialized_end=754
+  _globals['_REPORTREQUEST']._serialized_start=756
+  _globals['_REPORTREQUEST']._serialized_end=868
+  _globals['_REPORTRESPONSE']._serialized_start=870
+  _globals['_REPORTRESPONSE']._serialized_end=906
+  _globals['_REPORTBATCHREQUEST']._serialized_start=908
+  _globals['_REPORTBATCHREQUEST']._serialized_end=972
+  _globals['_REPORTBATCHITEM']._serialized_start=974
+  _globals['_REPORTBATCHITEM']._serialized_end=1085
+  _globals['_REPORTBATCHRESPONSE']._serialized_start=1087
+  _globals['_REPORTBATCHRESPONSE']._serialized_end=1151
+  _globals['_LEEWAY']._serialized_start=1154
+  _globals['_LEEWAY']._serialized_end=1444
 # @@protoc_insertion_point(module_scope)

@@ -69,6 +69,8 @@ class DecideResponse(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     FALLBACK_FIELD_NUMBER: _builtins.int
     FALLBACK_DETAIL_FIELD_NUMBER: _builtins.int
+    UNRECORDED_FIELD_NUMBER: _builtins.int
+    UNRECORDED_DETAIL_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     action: _builtins.str
     """Id of the action that was drawn."""
@@ -78,6 +80,11 @@ class DecideResponse(_message.Message):
     policy_version: _builtins.str
     fallback: _records_pb2.FallbackReason.ValueType
     fallback_detail: _builtins.str
+    unrecorded: _builtins.bool
+    """The answer is good and its propensity true, but the log could not take it: nothing will be learned from it, and an
+    outcome reported for it finds no decision. Asked again with the same id, it is recorded if it can be.
+    """
+    unrecorded_detail: _builtins.str
     @_builtins.property
     def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The whole vector, in the order of the request's actions."""
@@ -93,10 +100,12 @@ class DecideResponse(_message.Message):
         policy_version: _builtins.str = ...,
         fallback: _records_pb2.FallbackReason.ValueType = ...,
         fallback_detail: _builtins.str = ...,
+        unrecorded: _builtins.bool = ...,
+        unrecorded_detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_index", b"action_index", "decision_id", b"decision_id", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "policy_version", b"policy_version", "probabilities", b"probabilities", "propensity", b"propensity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "action_index", b"action_index", "decision_id", b"decision_id", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "policy_version", b"policy_version", "probabilities", b"probabilities", "propensity", b"propensity", "unrecorded", b"unrecorded", "unrecorded_detail", b"unrecorded_detail"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -60,7 +60,7 @@ class LeewayServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Decide(self, request, context):
-        """Which of these actions for this context? Logged with its exact propensity before the answer.
+        """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -32,7 +32,7 @@ class LeewayStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LeewayAsyncStub: ...
     Decide: _grpc.UnaryUnaryMultiCallable[_service_pb2.DecideRequest, _service_pb2.DecideResponse]
-    """Which of these actions for this context? Logged with its exact propensity before the answer."""
+    """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged."""
     DecideBatch: _grpc.UnaryUnaryMultiCallable[_service_pb2.DecideBatchRequest, _service_pb2.DecideBatchResponse]
     """Many at once; each item succeeds or fails by itself."""
     Report: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]
@@ -43,7 +43,7 @@ class LeewayStub:
 class LeewayAsyncStub(LeewayStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Decide: _aio.UnaryUnaryMultiCallable[_service_pb2.DecideRequest, _service_pb2.DecideResponse]  # type: ignore[assignment]
-    """Which of these actions for this context? Logged with its exact propensity before the answer."""
+    """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged."""
     DecideBatch: _aio.UnaryUnaryMultiCallable[_service_pb2.DecideBatchRequest, _service_pb2.DecideBatchResponse]  # type: ignore[assignment]
     """Many at once; each item succeeds or fails by itself."""
     Report: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]  # type: ignore[assignment]
@@ -57,7 +57,7 @@ class LeewayServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.DecideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.DecideResponse, _abc.Awaitable[_service_pb2.DecideResponse]]:
-        """Which of these actions for this context? Logged with its exact propensity before the answer."""
+        """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged."""
 
     @_abc_1.abstractmethod
     def DecideBatch(

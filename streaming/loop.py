@@ -1,0 +1,78 @@
+"""A role in a thread of its own, started again for as long as it fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.errors import LeewayError
+from monitoring.role_metrics import RoleMetrics
+
+logger = logging.getLogger(__name__)
+
+#: Seconds a role rests when there was nothing to do.
+IDLE_S = 0.05
+#: Most seconds between two attempts of a role that fails.
+MAX_BACKOFF_S = 10.0
+
+
+class Role(Protocol):
+    """A piece of work that goes on for ever in small steps."""
+
+    def step(self) -> int:
+        """Do what there is to do now; return how many records it was."""
+
+    def close(self) -> None:
+        """Bring what is under way to a safe end."""
+
+
+@dataclass
+class Loop:
+    """Makes one role and runs it until told to stop.
+
+    What fails, the making or a step, is tried again after a pause that doubles up to ten seconds: a full disk, a
+    damaged file or a broker that is away stops one role, which says so, and not the others.
+    """
+
+    name: str
+    make: Callable[[], Role]
+    stop: threading.Event
+    metrics: RoleMetrics
+
+    def run(self) -> None:
+        """Step until stopped, then close."""
+        role: Role | None = None
+        backoff = 0.0
+        while not self.stop.wait(backoff):
+            try:
+                if role is None:
+                    role = self.make()
+                    self.metrics.up.labels(self.name).set(1)
+                count = role.step()
+            except Exception as error:
+                backoff = self._failed(error, backoff)
+                continue
+            if backoff > IDLE_S:
+                logger.info("%s works again", self.name)
+                self.metrics.up.labels(self.name).set(1)
+            backoff = 0.0 if count else IDLE_S
+        try:
+            if role is not None:
+                role.close()
+        except Exception as error:
+            logger.error("%s could not be closed in order: %s", self.name, error)
+
+    def _failed(self, error: Exception, backoff: float) -> float:
+        """Tell of a failure, and return for how long to rest."""
+        pause = min(max(2 * backoff, 0.2), MAX_BACKOFF_S)
+        self.metrics.errors.labels(self.name).inc()
+        self.metrics.up.labels(self.name).set(0)
+        # An error of ours says all there is to say; any other needs its trace.
+        logger.error(
+            "%s failed, trying again in %.1f s: %s", self.name, pause, error,
+            exc_info=None if isinstance(error, LeewayError) else error,
+        )  # fmt: skip
+        return pause

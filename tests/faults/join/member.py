@@ -1,0 +1,106 @@
+"""A joiner in a process of its own, for tests that end it: ``python -m tests.faults.join.member '{...}'``.
+
+It says ``writing`` and ``written`` before and after each transaction, ``LogError ...`` for a step that failed, and ends
+in good order on SIGTERM. It also ends when its input does, so that it does not outlive the test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from engine.errors import LogError
+from streaming.joiner import JoinerRole
+from streaming.kafka import KafkaLog
+from streaming.kafka.settings import KafkaSettings
+from streaming.log import Log, Message
+from streaming.topics import topics
+from tests.faults.join.intercepted import Offsets, at_once, intercepted
+from tests.faults.join.workload import POINTS
+
+RETRY_S = 0.2
+WAIT_S = 0.1
+#: The records of the workload are years old: none may be deleted for its age.
+FOR_EVER = 10**12
+
+
+class Orders(BaseModel):
+    """Where to join, and what time it is."""
+
+    log: KafkaSettings
+    partitions: int
+    clock: Path
+    batch: int
+
+
+def open_log(settings: KafkaSettings, partitions: int) -> KafkaLog:
+    """Return the log with all topics of Leeway in it."""
+    log = KafkaLog(settings)
+    try:
+        log.create(topics(partitions, FOR_EVER))
+    except LogError:
+        log.close()
+        raise
+    return log
+
+
+def set_clock(clock: Path, time_ms: int) -> None:
+    """Tell the time to all who read the clock; nobody finds it half written."""
+    draft = clock.with_suffix(".draft")
+    draft.write_text(str(time_ms))
+    draft.replace(clock)
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+def commit(log: Log, writer: str, messages: Sequence[Message], offsets: Offsets) -> None:
+    tell("writing")
+    at_once(log, writer, messages, offsets)
+    tell("written")
+
+
+def work(orders: Orders, stopped: threading.Event) -> None:
+    """Join until told to stop; whatever the log does."""
+    log = open_log(orders.log, orders.partitions)
+    try:
+        role = JoinerRole(intercepted(log, commit), POINTS, lambda: int(orders.clock.read_text()), batch=orders.batch)
+        while not stopped.is_set():
+            try:
+                role.step(WAIT_S)
+            except LogError as error:
+                tell(f"LogError {error}".replace("\n", " "))
+                time.sleep(RETRY_S)
+        role.close()
+    finally:
+        log.close()
+
+
+def end_with_input() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def main() -> None:
+    orders = Orders.model_validate_json(sys.argv[1])
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    threading.Thread(target=end_with_input, daemon=True).start()
+    while not stopped.is_set():
+        try:
+            work(orders, stopped)
+        except LogError as error:  # it could not begin: the broker is away
+            tell(f"LogError {error}".replace("\n", " "))
+            time.sleep(RETRY_S)
+
+
+if __name__ == "__main__":
+    main()
