@@ -281,7 +281,7 @@ def decode(number: int, value: bytes, done: tuple[int, bytes], partition: int) -
 
 
 def _waiting(record: Record) -> WaitingOutcome:
-    headers = [part for name, value in record.headers for part in (name.encode(), value)]
+    headers = [part for name, value in record.headers for part in (name.encode(), value or b"")]
     return WaitingOutcome(
         value=record.value or b"", offset=record.offset, timestamp_ms=record.timestamp_ms, headers=headers
     )

@@ -164,7 +164,9 @@ class Joiner:
         if config is None:
             self._reject(DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT, self._unknown(point), record, point)
             return
-        entry = self._hot.get(key) or self.pending.get(key)
+        entry = self._hot.get(key)
+        if entry is None and self.pending.swaps:
+            entry = self.pending.get(key)
         if entry is not None and entry.stage != JOIN_STAGE_WAITING:
             self._book(entry.point).duplicate_decisions += 1
             return
@@ -191,7 +193,9 @@ class Joiner:
             self._close_due(finish=True)
         key = record.key or b""
         time_ms, value = outcome.time_ms, outcome.value
-        entry = self._hot.get(key) or self.pending.get(key)
+        entry = self._hot.get(key)
+        if entry is None and self.pending.swaps:
+            entry = self.pending.get(key)
         if not key or not -_TIME_LIMIT_MS <= time_ms <= self._latest_ms:
             self._reject_unusable(key, time_ms, record, entry.point if entry else outcome.decision_point)
             return

@@ -305,7 +305,9 @@ def _send(transaction: Transaction, number: int, effects: Effects, now_ms: int) 
         headers = feedback_headers(point, key.decode(), time_ms)
         transaction.send(Message(FEEDBACK, key, value, time_ms, headers, number))
     for record in effects.late:
-        transaction.send(Message(LATE, record.key, record.value, record.timestamp_ms, record.headers, number))
+        # Other clients of Kafka may send headers without a value; the log's messages do not.
+        headers = tuple((name, content or b"") for name, content in record.headers)
+        transaction.send(Message(LATE, record.key, record.value, record.timestamp_ms, headers, number))
     for rejected in effects.rejected:
         transaction.send(dead_letter(rejected.record, rejected.reason, rejected.detail))
     for key, state in effects.changes:

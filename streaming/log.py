@@ -51,6 +51,9 @@ class Topic:
         How long records are kept; ``None``: for ever.
     compacted
         Keep the last record of each key alone; a record without a value removes the key.
+    derived
+        Its records hold those of other topics, and something more: where records are limited in size, it may have
+        larger ones.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Topic:
     partitions: int
     retention_ms: int | None = None
     compacted: bool = False
+    derived: bool = False
 
 
 class Message(NamedTuple):

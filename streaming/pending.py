@@ -38,6 +38,8 @@ class Pending:
         self.max_hot = max_hot
         self._swap = swap
         self._cold: ColdTable | None = None
+        #: Whether any entry may be on disk: what is not in memory has to be asked for by :meth:`get`.
+        self.swaps = False
         self._absent: set[bytes] = set()  # looked up on disk and not found there since the last eviction
         self._front: list[tuple[int, bytes]] = []  # what is due up to the end of the front slot, in order
         self._at = 0  # what stands before is done with
@@ -133,6 +135,7 @@ class Pending:
             return
         if self._cold is None:
             self._cold = self._swap()
+            self.swaps = True
         # Somewhat more than need be, so that it is not done for a few entries each time.
         excess = len(self.hot) - (self.max_hot - self.max_hot // 8)
         items = list(islice(self.hot.items(), excess))
@@ -154,6 +157,7 @@ class Pending:
         if self._swap is not None and self.max_hot is not None and len(self.hot) > self.max_hot:
             if self._cold is None:
                 self._cold = self._swap()
+                self.swaps = True
             self._cold.put(self.hot.items())
             self.hot.clear()
 

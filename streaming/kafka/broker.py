@@ -272,7 +272,7 @@ class KafkaBroker:
         """Return the settings that follow the declaration also when the topic exists."""
         return {
             "retention.ms": str(-1 if topic.retention_ms is None else topic.retention_ms),
-            "max.message.bytes": str(self.settings.max_message_bytes + ENVELOPE_BYTES),
+            "max.message.bytes": str(self.settings.record_bytes(derived=topic.derived) + ENVELOPE_BYTES),
             # Kafka refuses what is dated more than an hour ahead. A client's wrong clock must not stop the line.
             "message.timestamp.after.max.ms": str(2**63 - 1),
         }

@@ -132,4 +132,4 @@ def _connection(settings: KafkaSettings, request_ms: int) -> Options:
 
 
 def _message_bytes(settings: KafkaSettings) -> int:
-    return settings.max_message_bytes + ENVELOPE_BYTES
+    return settings.record_bytes(derived=True) + ENVELOPE_BYTES

@@ -44,6 +44,8 @@ class KafkaLog:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self._most = settings.record_bytes(derived=False)
+        self._most_derived = settings.record_bytes(derived=True)
         self._client = client_of(settings.client)
         self._broker = KafkaBroker(settings, self._client.reader)
         self._instance = settings.instance_id or uuid.uuid4().hex
@@ -164,8 +166,8 @@ class KafkaLog:
         partitions = self._partitions.get(topic) or self._look_up(topic)
         size = len(key or b"") + len(value or b"")
         for name, content in headers:
-            size += len(name.encode()) + len(content)
-        if size > self._settings.max_message_bytes:
+            size += len(name) + len(content or b"")
+        if size > self._most and (size > self._most_derived or not self._derived(topic)):
             raise LogError(
                 f"a message of {size} bytes for topic {topic!r} is larger than max_message_bytes "
                 f"({self._settings.max_message_bytes}); raise that setting, or send less"
@@ -269,6 +271,10 @@ class KafkaLog:
         if not 0 <= partition < len(partitions):
             raise LogError(f"topic {topic!r} has no partition {partition}; it has 0 to {len(partitions) - 1}")
         return partitions[partition]
+
+    def _derived(self, topic: str) -> bool:
+        declared = self._topics.get(topic)
+        return declared is not None and declared.derived
 
     def _look_up(self, topic: str) -> list[TopicPartition]:
         """Return the partitions of a topic, and keep them: that a message is placed must not cost much."""

@@ -12,6 +12,10 @@ from engine.config import Milliseconds, Model
 
 #: What a record and its batch add to key, value and headers, with room to spare.
 ENVELOPE_BYTES = 4_096
+#: What a derived record adds to the one that it holds, with room to spare: the reason of a dead letter, say.
+DERIVED_BYTES = 16_384
+#: A derived record may always be so large: it may hold many.
+LEAST_DERIVED_BYTES = 1_048_576
 
 _CODECS = {"lz4": (has_lz4, "lz4"), "zstd": (has_zstd, "zstandard")}
 
@@ -128,6 +132,13 @@ class KafkaSettings(Model):
         """The brokers, for messages."""
         return ", ".join(self.bootstrap_servers)
 
+    def record_bytes(self, *, derived: bool) -> int:
+        """Return how large a record may be: key, value and headers.
+
+        What is made of others has more room, so that a record which came in can always be passed on.
+        """
+        return max(self.max_message_bytes, LEAST_DERIVED_BYTES) + DERIVED_BYTES if derived else self.max_message_bytes
+
     def connection(self) -> dict[str, Any]:
         """Return what every client of kafka-python is given."""
         security = self.security
@@ -168,7 +179,7 @@ class KafkaSettings(Model):
             "compression_type": None if self.compression == "none" else self.compression,
             "delivery_timeout_ms": self.delivery_timeout,
             "max_block_ms": self.request_timeout,
-            "max_request_size": self.max_message_bytes + ENVELOPE_BYTES,
+            "max_request_size": self.record_bytes(derived=True) + ENVELOPE_BYTES,
             # Every caller sends many records and flushes: a batch need not leave before it is full or flushed.
             "linger_ms": 100,
             "batch_size": 262_144,
