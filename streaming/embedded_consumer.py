@@ -8,7 +8,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,7 @@ class EmbeddedConsumer:
         self._partitions = {topic: log.partitions(topic) for topic in topics}
         self._locks = PartitionLocks(directory, group, max(self._partitions.values(), default=0))
         self._positions: dict[TopicPartition, int] = {}
+        self._paused: frozenset[TopicPartition] = frozenset()
         self._turn = 0
         self._guard = threading.RLock()
         self._closed = threading.Event()
@@ -118,7 +119,7 @@ class EmbeddedConsumer:
                     self._positions[where] = start
 
     def _fetch(self, max_records: int) -> list[Record]:
-        partitions = list(self._positions)
+        partitions = [where for where in self._positions if where not in self._paused]
         if partitions:
             # Begin with another partition each time: with few records a poll, the last ones would never have a turn.
             self._turn = (self._turn + 1) % len(partitions)
@@ -157,6 +158,10 @@ class EmbeddedConsumer:
                     f"group {self._group!r}; poll first, and see assignment()"
                 )
             self._positions[partition] = offset
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Leave out these partitions in ``poll`` until the next call, and no others."""
+        self._paused = frozenset(partitions)
 
     def lag(self) -> dict[TopicPartition, int]:
         """Return for each assigned partition how many records are still to be read."""

@@ -32,6 +32,12 @@ _SOURCES = {DECISIONS: Source.DECISIONS, OUTCOMES: Source.OUTCOMES}
 _GATHER_MS = 100
 #: About how much of the state is read at a time.
 _READ_BYTES = 8_388_608
+#: From so many outcomes of a partition in hand no more are read until their decisions have come ...
+_HELD = 20_000
+#: ... and so many are left.
+_HELD_AGAIN = 5_000
+#: So long an outcome is held at most, whatever the log says of decisions that are still to be read.
+_HELD_MS = 5_000
 _HEAD_SPAN = 4
 _TELL_AFTER = 250_000
 
@@ -87,6 +93,10 @@ class JoinerRole:
         self._max_hot = max_hot
         self._consumer = log.consumer(JOIN, [DECISIONS, OUTCOMES])
         self._joiners: dict[int, Joiner] = {}
+        self._held: dict[int, list[Record]] = {}  # outcomes that are ahead of the decisions, by partition
+        self._decided_ms: dict[int, int] = {}
+        self._held_since_ms: dict[int, int] = {}
+        self._paused: set[int] = set()
         self.commits = 0
         self.restores = 0
         self.skewed = 0
@@ -108,23 +118,25 @@ class JoinerRole:
             now_ms = self._clock()  # before the poll: what comes later is not promised to have been read
             records, lag = self._gather(now_ms, timeout_s)
             self._follow(records)
-            self._feed(records, now_ms)
+            ready = self._in_time(records, lag, now_ms)
+            self._feed(ready, now_ms)
             for where, behind in lag.items():
-                if behind == 0:
+                if behind == 0 and not (where.topic == OUTCOMES and self._held.get(where.partition)):
                     self._joiners[where.partition].on_end(_SOURCES[where.topic], now_ms)
             self._write(())
         except BaseException:
             self._forget()  # it may be ahead of the log: the next step begins again with what is in it
             raise
-        return len(records)
+        return max(len(records), len(ready))
 
     def accounting(self) -> dict[str, JoinAccounting]:
         """Return the book of each decision point over the partitions of this member."""
         return total(joiner.accounting() for joiner in self._members().values())
 
     def lag(self) -> dict[TopicPartition, int]:
-        """Return for each partition of this member how many records are still to be read."""
-        return self._consumer.lag()
+        """Return for each partition of this member how many records are still to be taken."""
+        held = {TopicPartition(OUTCOMES, number): len(records) for number, records in self._held.copy().items()}
+        return {where: behind + held.get(where, 0) for where, behind in self._consumer.lag().items()}
 
     def watermarks(self) -> dict[int, int]:
         """Return for each partition of this member the event time up to which windows are closed, in milliseconds."""
@@ -146,6 +158,9 @@ class JoinerRole:
         for joiner in self._joiners.values():
             joiner.pending.close()
         self._joiners.clear()
+        self._held.clear()
+        self._held_since_ms.clear()
+        self._decided_ms.clear()
 
     def _resume(self) -> None:
         """Go back to what is committed where the last step failed."""
@@ -157,10 +172,12 @@ class JoinerRole:
             self._follow([])
 
     def _gather(self, now_ms: int, timeout_s: float) -> tuple[list[Record], dict[TopicPartition, int]]:
-        """Return the next records, decisions first, and what is left to be read after them."""
+        """Return the next records, and what is left to be read after them."""
         consumer = self._consumer
         records = consumer.poll(self._batch, timeout_s)
         assigned, lag = consumer.assignment(), consumer.lag()
+        for number in self._joiners.keys() - {where.partition for where in assigned}:
+            self._leave(number)  # now: it may come back in the next poll
         while records and len(records) < self._batch and any(lag.values()) and self._clock() - now_ms < _GATHER_MS:
             more = consumer.poll(self._batch - len(records))
             records += more
@@ -172,11 +189,50 @@ class JoinerRole:
                     self._leave(number)
             if not more:
                 break
-        # An outcome that is read before its decision has to wait for it, which is more work.
-        decisions = [record for record in records if record.topic == DECISIONS]
-        return decisions + [record for record in records if record.topic != DECISIONS], lag
+        return records, lag
+
+    def _in_time(self, records: Sequence[Record], lag: Mapping[TopicPartition, int], now_ms: int) -> list[Record]:
+        """Return what is to be handed in now: decisions, then outcomes up to the time of the decisions.
+
+        An outcome that comes before its decision has to wait for it, which is more work. Where there is a lot to read,
+        clients give as many bytes of the small outcomes as of the large decisions: outcomes would run far ahead. So
+        they are held here until the decisions of their time have come, or all of them, or nothing comes. What is held
+        is not committed.
+        """
+        ready = []
+        for record in records:
+            number = record.partition
+            if record.topic == DECISIONS:
+                ready.append(record)
+                self._decided_ms[number] = max(self._decided_ms.get(number, 0), record.timestamp_ms)
+            else:
+                self._held.setdefault(number, []).append(record)
+        for number, held in self._held.items():
+            until_ms = self._decided_ms.get(number, 0)
+            count = len(held)
+            if records and lag.get(TopicPartition(DECISIONS, number), 0):
+                ahead = next((at for at, record in enumerate(held) if record.timestamp_ms > until_ms), count)
+                if ahead or now_ms - self._held_since_ms.setdefault(number, now_ms) < _HELD_MS:
+                    count = ahead
+            if count:
+                ready += held[:count]
+                del held[:count]
+                self._held_since_ms.pop(number, None)
+        self._pause()
+        return ready
+
+    def _pause(self) -> None:
+        """Read no more outcomes of the partitions of which enough are held."""
+        bound = {number: _HELD_AGAIN if number in self._paused else _HELD for number in self._held}
+        paused = {number for number, held in self._held.items() if len(held) >= bound[number]}
+        if paused != self._paused:
+            self._paused = paused
+            self._consumer.pause([TopicPartition(OUTCOMES, number) for number in paused])
 
     def _leave(self, number: int) -> None:
+        self._held.pop(number, None)
+        self._held_since_ms.pop(number, None)
+        self._decided_ms.pop(number, None)
         joiner = self._joiners.pop(number, None)
         if joiner is not None:
             joiner.pending.close()
@@ -244,7 +300,8 @@ class JoinerRole:
             again = any(joiner.go_on() for joiner in self._joiners.values())
 
     def _offsets(self, left: Sequence[Record]) -> dict[TopicPartition, int]:
-        first = {(record.topic, record.partition): record.offset for record in reversed(left)}
+        held = [records[0] for records in self._held.values() if records]
+        first = {(record.topic, record.partition): record.offset for record in reversed([*left, *held])}
         offsets = self._consumer.position()
         return offsets | {TopicPartition(*where): offset for where, offset in first.items()}
 

@@ -9,7 +9,7 @@ a writer holds what it sends **and** the offsets of what it consumed, so that a 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self, runtime_checkable
@@ -117,7 +117,7 @@ class Consumer(Protocol):
         """Return the next records of the assigned partitions, at most ``max_records``.
 
         Per partition in order. Waits up to ``timeout_s`` for the first; an empty list means that every assigned
-        partition was read to its end.
+        partition was read to its end, but for those that are paused.
         """
 
     def assignment(self) -> frozenset[TopicPartition]:
@@ -128,6 +128,12 @@ class Consumer(Protocol):
 
     def seek(self, partition: TopicPartition, offset: int) -> None:
         """Go on reading at ``offset``."""
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Leave out these partitions in ``poll`` until the next call, and no others.
+
+        They stay assigned, and go on where they are. Partitions of others may be among them.
+        """
 
     def lag(self) -> dict[TopicPartition, int]:
         """Return for each assigned partition how many records are still to be read."""

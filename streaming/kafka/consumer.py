@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import kafka
@@ -48,6 +48,7 @@ class KafkaConsumer:
         self._group = group
         self._topics = {broker.name(topic): topic for topic in topics}
         self._positions: dict[TopicPartition, int] = {}
+        self._paused: frozenset[TopicPartition] = frozenset()
         self._rebalance = _Rebalance()
         self._member: Any = None
         self.rebalances = 0
@@ -142,7 +143,7 @@ class KafkaConsumer:
         lost = len(kept) < len(self._positions)
         self._member = member
         self._positions = {where: self._positions[where] for where in map(self._broker.ours, kept)}
-        self._kafka.resume(*kept)
+        self._resume(kept)
         self._rebalance.assigned = assigned - kept
         return lost
 
@@ -158,9 +159,13 @@ class KafkaConsumer:
             if isinstance(error.__cause__, errors.KafkaTimeoutError):
                 return  # a transaction with these offsets is open still
             raise
-        self._kafka.resume(*new)
+        self._resume(new)
         self._positions |= positions
         self._rebalance.assigned = frozenset()
+
+    def _resume(self, partitions: Collection[Any]) -> None:
+        """Let go on what the listener has stopped, but for what our user wants to be left out."""
+        self._kafka.resume(*(their for their in partitions if self._broker.ours(their) not in self._paused))
 
     def _begin(self, their: Any) -> int:
         """Go to the committed offset of a partition, or to its beginning; return it."""
@@ -177,18 +182,19 @@ class KafkaConsumer:
 
     def _behind(self) -> bool:
         """Return whether records are there that were not returned yet."""
-        if not self._positions:
+        wanted = [where for where in self._positions if where not in self._paused]
+        if not wanted:
             return False
-        self._log.shown(self._positions)
+        self._log.shown(wanted)
         # Not by this consumer's connection: there the question would wait for a fetch that the broker holds back.
-        ends = self._broker.ends(self._positions)
+        ends = self._broker.ends(wanted)
         with self._broker.explained("ask for positions"):
-            for where in self._positions:
+            for where in wanted:
                 # Also past what is no record, such as the marks of transactions.
                 position = self._kafka.position(self._broker.theirs(where), timeout_ms=_ANSWER_MS)
                 if position is not None:
                     self._positions[where] = position
-        return any(position < ends[where] for where, position in self._positions.items())
+        return any(self._positions[where] < end for where, end in ends.items())
 
     def assignment(self) -> frozenset[TopicPartition]:
         """Return the partitions that belong to this member."""
@@ -212,6 +218,16 @@ class KafkaConsumer:
                 )
             self._kafka.seek(self._broker.theirs(partition), offset)
             self._positions[partition] = offset
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Leave out these partitions in ``poll`` until the next call, and no others."""
+        with self._guard:
+            changed = self._paused ^ frozenset(partitions)
+            self._paused = frozenset(partitions)
+            # What is not taken over yet is with the listener.
+            mine = {self._broker.theirs(where): where for where in changed if where in self._positions}
+            for their in mine.keys() & self._kafka.assignment():
+                (self._kafka.pause if mine[their] in self._paused else self._kafka.resume)(their)
 
     def lag(self) -> dict[TopicPartition, int]:
         """Return for each assigned partition how many offsets are still to be read; some may hold no record."""

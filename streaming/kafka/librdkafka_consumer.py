@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class LibrdkafkaConsumer:
         self._group = group
         self._topics = {broker.name(topic): topic for topic in topics}
         self._positions: dict[TopicPartition, int] = {}
+        self._paused: frozenset[TopicPartition] = frozenset()
         self._moved = False
         self._rebalance = _Rebalance()
         self._new: frozenset[TopicPartition] = frozenset()
@@ -119,6 +120,17 @@ class LibrdkafkaConsumer:
             self._positions[partition] = offset
             self._moved = True
 
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Leave out these partitions in ``poll`` until the next call, and no others."""
+        with self._guard:
+            changed = (self._paused ^ frozenset(partitions)) & self._positions.keys()
+            self._paused = frozenset(partitions)
+            if self._moved or self._rebalance.pending or not changed:
+                return  # in the first two cases they are paused when they are assigned
+            with self._voice.explained(f"read as a member of group {self._broker.name(self._group)!r}"):
+                self._kafka.pause(self._theirs(changed & self._paused))
+                self._kafka.resume(self._theirs(changed - self._paused))
+
     def lag(self) -> dict[TopicPartition, int]:
         """Return for each assigned partition how many offsets are still to be read; some may hold no record."""
         positions = self.position()
@@ -158,6 +170,8 @@ class LibrdkafkaConsumer:
                 # Given anew with all offsets: what was fetched ahead is dropped, which is rare enough.
                 self._kafka.assign(self._theirs(self._positions))
                 self._moved = False
+                if paused := self._paused & self._positions.keys():
+                    self._kafka.pause(self._theirs(paused))
             found = self._kafka.consume(max_records, 0.0)
             if not found and timeout_s > 0.0:
                 # The library waits until it has all that it is asked for, or the time is up: ask for one.
@@ -244,11 +258,11 @@ class LibrdkafkaConsumer:
 
     def _behind(self) -> bool:
         """Return whether records are there that were not returned yet."""
-        if not self._positions:
+        wanted = [where for where in self._positions if where not in self._paused]
+        if not wanted:
             return False
-        self._log.shown(self._positions)
-        ends = self._broker.ends(self._positions)
-        return any(position < ends[where] for where, position in self._positions.items())
+        self._log.shown(wanted)
+        return any(self._positions[where] < end for where, end in self._broker.ends(wanted).items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,6 +281,23 @@ def test_position_seek_and_lag(world: World) -> None:
     assert consumer.poll(timeout_s=10.0)[0].offset == records[-5].offset
 
 
+def test_a_paused_partition_waits_and_goes_on_where_it_was(world: World) -> None:
+    consumer = world.consumer()
+    world.feed(60)
+    collect([consumer], 60)
+    paused = TopicPartition(world.input.name, 1)
+    consumer.pause([paused, TopicPartition("of-somebody-else", 0)])
+    more = world.feed(60, start=60)
+    elsewhere = [r for number in (0, 2) for r in world.log.read(world.input.name, number) if r.value in more]
+    (others,) = collect([consumer], len(elsewhere))
+    assert {record.partition for record in others} == {0, 2}
+    assert consumer.assignment() == {TopicPartition(world.input.name, n) for n in range(PARTITIONS)}
+    consumer.pause([])
+    (late,) = collect([consumer], 60 - len(others))
+    assert {record.partition for record in late} == {1}
+    assert sorted(values(others + late), key=int) == more
+
+
 def test_two_members_share_without_overlap_and_one_takes_over(world: World) -> None:
     everything = {TopicPartition(world.input.name, n) for n in range(PARTITIONS)}
     first = world.consumer()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from engine.records import (
     Decision,
     Feedback,
     JoinAccounting,
+    JoinBlock,
     Outcome,
 )
 from streaming.changelog import HEAD_KEY
@@ -82,6 +83,12 @@ def feedback_of(log: EmbeddedLog) -> dict[str, tuple[float, bool]]:
 
 def letters_of(log: EmbeddedLog) -> list[Letter]:
     return [read_letter(record) for record in contents(log, DEAD_LETTERS)]
+
+
+def waiting_in(log: EmbeddedLog) -> int:
+    """How many outcomes without their decision the state holds."""
+    values = [r.value for r in contents(log, JOIN_STATE) if r.key != HEAD_KEY and r.value is not None]
+    return sum(len(JoinBlock.FromString(value).waiting) for value in values)
 
 
 def settle(role: JoinerRole) -> None:
@@ -433,11 +440,55 @@ def test_a_full_disk_below_the_swap_is_told_and_loses_nothing(log: EmbeddedLog, 
     assert len(feedback_of(log)) == 100
 
 
-class Moving:
-    """A consumer that loses a partition in the second poll of a step, and has it back in the next one."""
+class Wrapped:
+    """A consumer behind which stands another one."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+
+    def poll(self, max_records: int = 1_000, timeout_s: float = 0.0) -> list[Record]:
+        return self._consumer.poll(max_records, timeout_s)
+
+    def assignment(self) -> frozenset[TopicPartition]:
+        return self._consumer.assignment()
+
+    def position(self) -> dict[TopicPartition, int]:
+        return self._consumer.position()
+
+    def lag(self) -> dict[TopicPartition, int]:
+        return self._consumer.lag()
+
+    def seek(self, partition: TopicPartition, offset: int) -> None:
+        self._consumer.seek(partition, offset)
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._consumer.pause(partitions)
+
+    def commit(self) -> None:
+        raise AssertionError
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def behind(log: EmbeddedLog, wrap: Callable[[Consumer], Consumer]) -> EmbeddedLog:
+    """Return a log whose consumers stand behind others."""
+
+    class Wrapping(EmbeddedLog):
+        def consumer(self, group: str, topics: Sequence[str]) -> Consumer:  # type: ignore[override]
+            return wrap(log.consumer(group, topics))
+
+        def __init__(self) -> None:
+            self.__dict__ = log.__dict__
+
+    return Wrapping()
+
+
+class Moving(Wrapped):
+    """Loses a partition in the second poll of a step, and has it back in the next one."""
 
     def __init__(self, consumer: Consumer, number: int) -> None:
-        self._consumer = consumer
+        super().__init__(consumer)
         self._number = number
         self._polls = 0
         self._gone = False
@@ -464,26 +515,41 @@ class Moving:
     def lag(self) -> dict[TopicPartition, int]:
         return {where: lag for where, lag in self._consumer.lag().items() if self._mine(where)}
 
-    def seek(self, partition: TopicPartition, offset: int) -> None:
-        self._consumer.seek(partition, offset)
 
-    def commit(self) -> None:
-        raise AssertionError
+class Uneven(Wrapped):
+    """Gives many outcomes for each decision, as clients do that fetch as many bytes of both.
 
-    def close(self) -> None:
-        self._consumer.close()
+    Attributes
+    ----------
+    paused : list of set of int
+        What it was told to leave out, by partition.
+    stuck : set of int
+        Partitions of which it gives no decision although there are some.
+    """
+
+    def __init__(self, consumer: Consumer) -> None:
+        super().__init__(consumer)
+        self.paused: list[set[int]] = []
+        self.stuck: set[int] = set()
+        self._left_out: frozenset[TopicPartition] = frozenset()
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self.paused.append({where.partition for where in partitions})
+        assert {where.topic for where in partitions} <= {OUTCOMES}
+        self._left_out = frozenset(partitions)
+
+    def poll(self, max_records: int = 1_000, timeout_s: float = 0.0) -> list[Record]:
+        records = []
+        for where in sorted(self._consumer.assignment()):
+            if where not in self._left_out and not (where.topic == DECISIONS and where.partition in self.stuck):
+                self._consumer.pause(self._consumer.assignment() - {where})
+                records += self._consumer.poll(1 if where.topic == DECISIONS else 12)
+        return records or self._consumer.poll(0)
 
 
 def test_a_partition_lost_in_the_middle_of_a_step_is_not_written(log: EmbeddedLog, clock: Clock) -> None:
-    class Rebalanced(EmbeddedLog):
-        def consumer(self, group: str, topics: Sequence[str]) -> Consumer:  # type: ignore[override]
-            return Moving(log.consumer(group, topics), 1)
-
-        def __init__(self) -> None:
-            self.__dict__ = log.__dict__
-
     append(log, *(decision(f"d{n}", 0) for n in range(90)), *(outcome(f"d{n}", 10, 1.0) for n in range(90)))
-    role = JoinerRole(Rebalanced(), POINTS, clock)
+    role = JoinerRole(behind(log, lambda consumer: Moving(consumer, 1)), POINTS, clock)
     role.step()
     committed = log.committed(JOIN)
     assert {where.partition for where in committed} == {0, 2}
@@ -494,6 +560,90 @@ def test_a_partition_lost_in_the_middle_of_a_step_is_not_written(log: EmbeddedLo
     settle(role)
     assert feedback_of(log) == {f"d{n}": (1.0, False) for n in range(90)}
     assert read_accounting(log)["page"].duplicate_decisions == 0
+
+
+def test_outcomes_far_ahead_of_their_decisions_are_held_and_not_committed(
+    log: EmbeddedLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streaming.joiner._HELD", 20)
+    monkeypatch.setattr("streaming.joiner._HELD_AGAIN", 5)
+    append(log, *(decision(f"d{n}", n) for n in range(300)), *(outcome(f"d{n}", n + 1, 1.0) for n in range(300)))
+    consumers: list[Uneven] = []
+
+    def uneven(consumer: Consumer) -> Consumer:
+        consumers.append(Uneven(consumer))
+        return consumers[-1]
+
+    first = JoinerRole(behind(log, uneven), POINTS, clock, batch=1)
+    first.step()  # to get its partitions
+    for _ in range(60):
+        assert first.step() > 0
+        assert waiting_in(log) == 0  # not one of them had to be written
+    assert {0, 1, 2} in consumers[0].paused
+    committed, positions = log.committed(JOIN), consumers[0].position()
+    ahead = {where: positions[where] - committed[where] for where in positions}
+    assert all((0 < count < 32) if where.topic == OUTCOMES else count == 0 for where, count in ahead.items())
+    assert all(first.lag()[where] == log.ends(where.topic)[where.partition] - committed[where] for where in positions)
+    first.close()
+    second = JoinerRole(behind(log, uneven), POINTS, clock, batch=1)
+    second.step()
+    settle(second)
+    assert consumers[1].paused[-1] == set()
+    clock.now_ms = 1_400
+    settle(second)
+    assert feedback_of(log) == {f"d{n}": (1.0, False) for n in range(300)}
+
+
+def test_windows_stay_open_for_outcomes_that_are_held(log: EmbeddedLog, clock: Clock) -> None:
+    clock.now_ms = 10**9  # so that all windows would close, were it not for what is still to be joined
+    append(log, *(decision(f"d{n}", 1_000 * n) for n in range(90)))
+    append(log, *(outcome(f"d{n}", 1_000 * n + 500, 1.0) for n in range(90)))
+    role = JoinerRole(behind(log, Uneven), POINTS, clock, batch=1)
+    role.step()
+    settle(role)
+    assert feedback_of(log) == {f"d{n}": (1.0, False) for n in range(90)}
+
+
+def test_what_was_held_when_a_step_failed_is_read_again_once(
+    log: EmbeddedLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, *(decision(f"d{n}", n) for n in range(90)), *(outcome(f"d{n}", n + 1, 1.0) for n in range(90)))
+    role = JoinerRole(behind(log, Uneven), POINTS, clock, batch=1)
+    role.step()
+    role.step()
+    with monkeypatch.context() as patch, pytest.raises(LogError, match="no room"):
+        patch.setattr(EmbeddedLog, "transaction", lambda *_: (_ for _ in ()).throw(LogError("no room")))
+        role.step()
+    settle(role)
+    clock.now_ms = 1_400
+    settle(role)
+    assert feedback_of(log) == {f"d{n}": (1.0, False) for n in range(90)}
+    assert read_accounting(log)["page"].duplicate_outcomes == 0
+
+
+def test_outcomes_are_not_held_for_ever(log: EmbeddedLog, clock: Clock) -> None:
+    consumers: list[Uneven] = []
+
+    def uneven(consumer: Consumer) -> Consumer:
+        consumers.append(Uneven(consumer))
+        consumers[0].stuck = {0, 1, 2}
+        return consumers[0]
+
+    append(log, *(decision(f"d{n}", n) for n in range(90)), *(outcome(f"d{n}", n + 1, 1.0) for n in range(90)))
+    role = JoinerRole(behind(log, uneven), POINTS, clock, batch=1)
+    role.step()  # to get its partitions
+    role.step()
+    clock.now_ms = 4_999
+    role.step()
+    assert log.committed(JOIN) == {}
+    clock.now_ms = 5_000
+    role.step()
+    assert waiting_in(log) > 0
+    consumers[0].stuck = set()
+    settle(role)
+    clock.now_ms = 20_000
+    settle(role)
+    assert feedback_of(log) == {f"d{n}": (1.0, False) for n in range(90)}
 
 
 @pytest.mark.parametrize("max_hot", [1, 7])
