@@ -90,12 +90,13 @@ class ArchiveRole:
         self.rows: Counter[str] = Counter()
         self.skipped = 0
 
-    def step(self) -> int:
+    def step(self, *, timeout_s: float = 0.0) -> int:
         """Read what is new; write when there is enough of it or it is old enough. Returns the number of records read.
 
-        Raises ``LogError`` when the disk refuses; the next step reads again from the last commit on.
+        Waits up to ``timeout_s`` for the first. Raises ``LogError`` when the disk refuses; the next step reads again
+        from the last commit on.
         """
-        records = self._poll()
+        records = self._poll(timeout_s)
         if records and not self._read:
             self._since_ms = self._clock()
         for record in records:
@@ -146,8 +147,8 @@ class ArchiveRole:
             self._consumer.close()
             self._writer.close()
 
-    def _poll(self) -> list[Record]:
-        records = self._consumer.poll(min(self._max_rows - self._read, _POLL_RECORDS))
+    def _poll(self, timeout_s: float) -> list[Record]:
+        records = self._consumer.poll(min(self._max_rows - self._read, _POLL_RECORDS), timeout_s)
         assignment = self._consumer.assignment()
         if assignment == self._placed:
             return records

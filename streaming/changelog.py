@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 
 from google.protobuf.message import DecodeError
 
@@ -151,12 +152,12 @@ class Blocks:
             else:
                 members.append(key)
         for members in groups.values():
-            for keys, value in _cut(members, [entries[key] for key in members]):
+            for some, value in _cut(members, [entries[key] for key in members]):
                 number = self.next
                 self.next += 1
-                self.add(number, len(value), len(keys), len(keys))
-                for key in keys:
-                    entries[key].block = number
+                self.add(number, len(value), len(some), len(some))
+                for entry in some:
+                    entry.block = number
                 yield block_key(number), value
         gone, self._gone = self._gone, []
         for number in gone:
@@ -175,46 +176,49 @@ class Blocks:
         self._gone.append(number)
 
 
-def _cut(keys: list[bytes], entries: list[Entry]) -> Iterator[tuple[list[bytes], bytes]]:
-    """Cut entries into parts that each fit into a block; return their keys, and the block."""
+def _cut(keys: list[bytes], entries: list[Entry]) -> Iterator[tuple[list[Entry], bytes]]:
+    """Cut entries into parts that each fit into a block; return them, and the block."""
     size = _ENTRY_BYTES * len(entries) + sum([len(entry.decision) for entry in entries if entry.decision is not None])
     count = max(1, len(keys) * MAX_BLOCK_BYTES // size)
     for start in range(0, len(keys), count):
-        some = keys[start : start + count]
-        value = encode(some, entries[start : start + count])
+        names, some = keys[start : start + count], entries[start : start + count]
+        value = encode(names, some)
         if len(value) <= MAX_BLOCK_BYTES or len(some) == 1:
             yield some, value
         else:  # they are not alike
             half = len(some) // 2
-            yield from _cut(some[:half], entries[start : start + half])
-            yield from _cut(some[half:], entries[start + half : start + count])
+            yield from _cut(names[:half], some[:half])
+            yield from _cut(names[half:], some[half:])
 
 
 def encode(keys: list[bytes], entries: list[Entry]) -> bytes:
     """Return the block of some entries, which are of one stage."""
     stage = entries[0].stage
+    seen = [entry.seen for entry in entries]
     block = JoinBlock(
         stage=stage,
         decision_ids=keys,
         due_ms=[entry.due_ms for entry in entries],
-        seen_counts=[len(entry.seen) for entry in entries],
-        seen=[identity for entry in entries if entry.seen for identity in entry.seen],
+        seen_counts=list(map(len, seen)),
+        seen=list(chain.from_iterable(seen)),
     )
-    if any(entry.not_before_ms for entry in entries):
-        block.not_before_ms.extend([entry.not_before_ms for entry in entries])
+    if any(not_before_ms := [entry.not_before_ms for entry in entries]):
+        block.not_before_ms.extend(not_before_ms)
     if stage == JOIN_STAGE_WAITING:
         block.waiting.extend([_waiting(record) for entry in entries for record in entry.waiting])
         return block.SerializeToString()
-    names: dict[str, int] = {}
-    block.points.extend([names.setdefault(entry.point, len(names)) for entry in entries])
+    points = [entry.point for entry in entries]
+    names = {name: index for index, name in enumerate(dict.fromkeys(points))}
+    block.points.extend([names[point] for point in points])
     block.point_names.extend(names)
     if entries[0].decision is not None:
         outcomes = [entry.outcomes for entry in entries]
+        counted = list(chain.from_iterable(outcomes))
         block.decision_ms.extend([entry.time_ms for entry in entries])
         block.decisions.extend([entry.decision or b"" for entry in entries])
         block.outcome_counts.extend(map(len, outcomes))
-        block.outcome_ms.extend([time_ms for some in outcomes for time_ms, _ in some])
-        block.outcome_values.extend([value for some in outcomes for _, value in some])
+        block.outcome_ms.extend([time_ms for time_ms, _ in counted])
+        block.outcome_values.extend([value for _, value in counted])
     return block.SerializeToString()
 
 

@@ -62,6 +62,7 @@ class KafkaLogConfig(KafkaSettings):
     spool_max_bytes: int = Field(
         1_073_741_824, ge=1_048_576, description="most bytes of decisions and outcomes that wait for the cluster"
     )
+    fsync: bool = Field(True, description="of the spool: as with the embedded log, which is what it is")
 
 
 def _embedded_unless_said(value: object) -> object:

@@ -50,7 +50,8 @@ def examine(config: Config, now_ms: int) -> Iterator[Finding]:
     yield from _processes(config)
     yield from _disk(config)
     if isinstance(config.log, KafkaLogConfig):
-        yield from _spool(config, now_ms)
+        yield from _spool(config, config.log, now_ms)
+        yield from _damaged_spools(config)
     elif not config.log_dir.exists():  # opening it would make it, for whoever asks
         yield Finding(Level.WARNING, "log", f"there is none yet at {config.log_dir}; it is made by: leeway up")
         return
@@ -124,25 +125,45 @@ def _cluster(config: Config, settings: KafkaLogConfig, log: Log) -> Finding:
     return Finding(Level.OK, subject, f"{where}, with {len(counts)} topics of {settings.partitions} partitions or one")
 
 
-def _spool(config: Config, now_ms: int) -> Iterator[Finding]:
+def _spool(config: Config, settings: KafkaLogConfig, now_ms: int) -> Iterator[Finding]:
     """Say what waits on this machine's disk for the cluster."""
+    subject = "spool"
     if not config.spool_dir.exists():
         return
     try:
         with closing(EmbeddedLog(config.spool_dir)) as spool:
             waiting = lag(spool, SHIPPING, [DECISIONS, OUTCOMES])
+            used = spool.used_bytes()
     except LogError as error:
-        yield Finding(Level.PROBLEM, "spool", str(error))
+        yield Finding(Level.PROBLEM, subject, str(error))
         return
+    limit = settings.spool_max_bytes
+    room = f"{used / 2**20:.1f} of {limit / 2**20:.0f} MiB are in use"
     count = sum(behind.records for behind in waiting.values())
+    if not count:
+        yield Finding(Level.OK, subject, f"no record waits for the cluster; {room}")
+        return
     # Clients say the times of outcomes, which may be long ago.
     age_s = (waiting[DECISIONS] if waiting[DECISIONS].records else waiting[OUTCOMES]).seconds(now_ms)
-    if age_s > MINUTE / 1_000:
-        words = f"{count} records wait for the cluster, the oldest for {_ago(round(age_s * 1_000))}"
-        advice = "see whether the brokers answer, and `serve`'s messages: a full spool leaves decisions unrecorded"
-        yield Finding(Level.WARNING, "spool", f"{words}; {advice}")
+    words = f"{count} records wait for the cluster, the oldest for {_ago(round(age_s * 1_000))}; {room}"
+    if used > 0.9 * limit:
+        advice = (
+            "when it is full, decisions are answered unrecorded and outcomes are refused: bring the brokers back, or "
+            "raise log.spool_max_bytes and start `serve` again"
+        )
+        yield Finding(Level.PROBLEM, subject, f"{words}; {advice}")
+    elif whereabouts(config, "serve") is None:
+        yield Finding(Level.WARNING, subject, f"{words}; `serve` ships them when it runs: leeway up")
+    elif age_s > MINUTE / 1_000:
+        yield Finding(Level.WARNING, subject, f"{words}; see whether the brokers answer, and `serve`'s messages")
     else:
-        yield Finding(Level.OK, "spool", f"{count} records wait for the cluster")
+        yield Finding(Level.OK, subject, words)
+
+
+def _damaged_spools(config: Config) -> Iterator[Finding]:
+    for aside in sorted(config.spool_dir.parent.glob(f"{config.spool_dir.name}.damaged-*")):
+        words = f"{aside} was damaged and moved aside, with records that the cluster may not have; mend it"
+        yield Finding(Level.PROBLEM, aside.name, f"{words} (docs/operating.md, The spool), or delete it to forgo them")
 
 
 def _disk(config: Config) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_NAP_S = 0.02
+_NAP_S = 0.05
 
 
 class PartitionLocks:

@@ -57,7 +57,9 @@ class Entry:
     def see(self, identity: str) -> None:
         """Note what tells an outcome from others."""
         seen = self.seen
-        if isinstance(seen, dict):
+        if not seen:
+            self.seen = (identity,)
+        elif isinstance(seen, dict):
             seen[identity] = None
         elif len(seen) < self.MANY:
             self.seen = (*seen, identity)
@@ -67,7 +69,9 @@ class Entry:
     def count(self, time_ms: int, value: float) -> None:
         """Add an outcome that counts."""
         outcomes = self.outcomes
-        if isinstance(outcomes, list):
+        if not outcomes:
+            self.outcomes = ((time_ms, value),)
+        elif isinstance(outcomes, list):
             outcomes.append((time_ms, value))
         elif len(outcomes) < self.MANY:
             self.outcomes = (*outcomes, (time_ms, value))

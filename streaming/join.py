@@ -152,7 +152,8 @@ class Joiner:
 
     def on_decision(self, decision: Decision, record: Record) -> None:
         """Take the next decision, and the record that it was read from; the record's key is the decision id."""
-        if self.pending.earliest_ms <= self._watermark:
+        pending = self.pending
+        if pending.earliest_ms <= self._watermark:
             self._close_due(finish=True)
         key = record.key or b""
         time_ms = decision.time_ms
@@ -165,12 +166,12 @@ class Joiner:
             self._reject(DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT, self._unknown(point), record, point)
             return
         entry = self._hot.get(key)
-        if entry is None and self.pending.swaps:
-            entry = self.pending.get(key)
+        if entry is None and pending.swaps:
+            entry = pending.get(key)
         if entry is not None and entry.stage != JOIN_STAGE_WAITING:
             self._book(entry.point).duplicate_decisions += 1
             return
-        book = self._book(point)
+        book = self._state.books.get(point) or self._book(point)
         book.decisions += 1
         book.pending += 1
         due_ms = time_ms + config.window + config.grace
@@ -183,8 +184,9 @@ class Joiner:
                 self._join(key, opened, outcome.time_ms, outcome.value, _identity(outcome), waiting)
         if time_ms > self._decided_ms:
             self._decided_ms = time_ms
-            self._watermark = min(time_ms, self._reported_ms)
-        if self.pending.earliest_ms <= self._watermark:
+            reported_ms = self._reported_ms
+            self._watermark = time_ms if time_ms < reported_ms else reported_ms
+        if pending.earliest_ms <= self._watermark:
             self._close_due()
 
     def on_outcome(self, outcome: Outcome, record: Record) -> None:

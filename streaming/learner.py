@@ -205,9 +205,12 @@ class LearnerRole:
             # The initial policy, or the last one before a crash: at any time there is one to serve.
             store.publish(learner.policy)
 
-    def step(self, max_records: int = 2_000) -> int:
-        """Learn what is new; publish and checkpoint when it is time. Returns the number of records read."""
-        records = self._poll(max_records)
+    def step(self, max_records: int = 2_000, timeout_s: float = 0.0) -> int:
+        """Learn what is new; publish and checkpoint when it is time. Returns the number of records read.
+
+        Waits up to ``timeout_s`` for the first.
+        """
+        records = self._poll(max_records, timeout_s)
         batches: dict[str, list[Feedback]] = {}
         for record in records:
             if record.topic == FEEDBACK:
@@ -264,8 +267,8 @@ class LearnerRole:
         self.checkpoint()
         self._consumer.close()
 
-    def _poll(self, max_records: int) -> list[Record]:
-        records = self._consumer.poll(max_records)
+    def _poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        records = self._consumer.poll(max_records, timeout_s)
         assignment = self._consumer.assignment()
         self._placed &= assignment
         new = assignment - self._placed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,8 +14,8 @@ from monitoring.role_metrics import RoleMetrics
 
 logger = logging.getLogger(__name__)
 
-#: Seconds a role rests when there was nothing to do.
-IDLE_S = 0.05
+#: How long a role waits when there is nothing to do: what it does by the clock is late by so much at most.
+IDLE_S = 0.5
 #: Most seconds between two attempts of a role that fails.
 MAX_BACKOFF_S = 10.0
 
@@ -22,8 +23,11 @@ MAX_BACKOFF_S = 10.0
 class Role(Protocol):
     """A piece of work that goes on for ever in small steps."""
 
-    def step(self) -> int:
-        """Do what there is to do now; return how many records it was."""
+    def step(self, *, timeout_s: float) -> int:
+        """Do what there is to do now; return how many records it was.
+
+        Where there is nothing, it may wait up to ``timeout_s`` for the first record: asking again and again costs more.
+        """
 
     def close(self) -> None:
         """Bring what is under way to a safe end."""
@@ -45,20 +49,23 @@ class Loop:
     def run(self) -> None:
         """Step until stopped, then close."""
         role: Role | None = None
-        backoff = 0.0
-        while not self.stop.wait(backoff):
+        pause = backoff = 0.0
+        while not self.stop.wait(pause):
+            begun = time.monotonic()
             try:
                 if role is None:
                     role = self.make()
                     self.metrics.up.labels(self.name).set(1)
-                count = role.step()
+                count = role.step(timeout_s=IDLE_S)
             except Exception as error:
-                backoff = self._failed(error, backoff)
+                pause = backoff = self._failed(error, backoff)
                 continue
-            if backoff > IDLE_S:
+            if backoff:
                 logger.info("%s works again", self.name)
                 self.metrics.up.labels(self.name).set(1)
-            backoff = 0.0 if count else IDLE_S
+            backoff = 0.0
+            # Who reads the log has waited there; who does not rests here.
+            pause = 0.0 if count else max(begun + IDLE_S - time.monotonic(), 0.0)
         try:
             if role is not None:
                 role.close()

@@ -86,11 +86,11 @@ class MonitorRole:
                 logger.warning("%s: the saved monitor is not used: %s", name, error)
         return RewardMonitor(name, point.reward.range, settings)
 
-    def step(self, max_records: int = 2_000) -> int:
-        """Watch what is new; commit when it is time. Returns the number of feedbacks read."""
+    def step(self, max_records: int = 2_000, timeout_s: float = 0.0) -> int:
+        """Watch what is new, or comes within ``timeout_s``; commit when it is time. Returns the number of feedbacks."""
         if self._ahead:
             self._restart()
-        records = self._consumer.poll(max_records)
+        records = self._consumer.poll(max_records, timeout_s)
         if self._consumer.assignment() != self._assignment:
             # What another member may have watched meanwhile is in its state alone: begin where that stands.
             self._restart()

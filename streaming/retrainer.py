@@ -88,10 +88,10 @@ class RetrainerRole:
             (None, launch(None)) if self._points else None
         )
 
-    def step(self) -> int:
+    def step(self, *, timeout_s: float = 0.0) -> int:
         """Look after the running job; each second read what is new and start what is due.
 
-        Returns the number of records read.
+        Returns the number of records read; it waits for nothing.
         """
         looking = self._clock() - self._looked_ms >= LOOK_EVERY_MS
         count = self._follow() if looking else 0

@@ -42,7 +42,7 @@ def feedback(decision: bytes, time_ms: int, outcomes: Sequence[tuple[int, float]
         rest = Feedback(reward=reward, outcomes=len(outcomes), reward_time_ms=last_ms)
     else:
         rest = Feedback(reward=config.default, defaulted=True, reward_time_ms=time_ms + config.window)
-    return b"%b%b%b" % (_prefix(len(decision)), decision, rest.SerializeToString())
+    return b"".join((_prefix(len(decision)), decision, rest.SerializeToString()))
 
 
 def aggregate(outcomes: Sequence[tuple[int, float]], config: RewardConfig) -> float:

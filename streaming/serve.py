@@ -24,6 +24,7 @@ from engine.store import PolicyStore
 from monitoring.exposition import serve_metrics
 from monitoring.metrics import ServingMetrics
 from streaming.config import Config
+from streaming.role_process import calm_collector
 from streaming.serving_log import open_serving_log
 from streaming.topics import DECISIONS
 
@@ -153,6 +154,7 @@ def run(config: Config, ready: Callable[[int, int], None]) -> None:
     process = ServingProcess(config)
     process.start()
     ready(process.port, process.metrics_port)
+    calm_collector()
     while not stop.wait(1.0):
         pass
     logger.info("draining")

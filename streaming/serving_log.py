@@ -95,7 +95,7 @@ class ClusterServing:
 
     def __init__(self, config: Config, log: KafkaLogConfig, metrics: ServingMetrics, clock: Callable[[], int]) -> None:
         durability = config.serving.durability
-        self._spool = Spool(config.data_dir / "spool", max_bytes=log.spool_max_bytes)
+        self._spool = Spool(config.spool_dir, max_bytes=log.spool_max_bytes, fsync=log.fsync)
         self._cluster = KafkaLog(log)
         self._shipping = Shipping(
             self._spool,

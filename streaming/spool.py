@@ -227,8 +227,8 @@ class Spool:
                 f"{self._directory}: damaged ({damage}), and cannot be moved to {aside} ({error.strerror}); move it"
             ) from damage
         logger.error(
-            "%s; it is %s now, with %s that the cluster does not have. Serving goes on with a new spool; mend the old "
-            "one with the .recover command of sqlite3, and put it back while Leeway is stopped: then it is shipped",
+            "%s; it is %s now, with %s that the cluster does not have. Serving goes on with a new spool; how to mend "
+            "the old one, and have it shipped, is in docs/operating.md",
             damage, aside, f"{self._waiting} records" if files is not None else "all",
         )  # fmt: skip
         self._taken = self._waiting = self._removable = self._removable_bytes = 0

@@ -2,8 +2,11 @@
 
 The headers are those of CloudEvents 1.0 in the binary mode of its Kafka binding (*Kafka Protocol Binding for
 CloudEvents*, 1.0.2): attribute ``id`` is the header ``ce_id``, and ``content-type`` names the form of the value. What
-is written here is Protobuf. Outcomes come from other systems too, and may be JSON (:mod:`streaming.outcome_json`);
-without a content type a value is Protobuf.
+is written here is Protobuf. Outcomes come from other systems too, and may be JSON (:mod:`streaming.outcome_json`).
+
+A value that is the Protobuf of its key's record is read as such, whatever the headers say: nothing else looks like it,
+and so the headers of most records need not be looked at. For any other value the content type says what it should be;
+without one, Protobuf.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ _DECISION: Header = ("ce_type", b"leeway.decision.v1")
 _OUTCOME: Header = ("ce_type", b"leeway.outcome.v1")
 _FEEDBACK: Header = ("ce_type", b"leeway.feedback.v1")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FRACTIONS = [b".%03dZ" % milliseconds for milliseconds in range(1_000)]
 
 
 class UnreadableError(ValueError):
@@ -67,6 +71,15 @@ def feedback_headers(decision_point: str, decision_id: str, time_ms: int) -> tup
 
 def read_decision(record: Record) -> Decision:
     """Return the decision in a record; raises ``UnreadableError``."""
+    key = record.key
+    if key and record.value:
+        try:
+            decision = Decision.FromString(record.value)
+        except DecodeError:
+            pass  # why is said below
+        else:
+            if decision.decision_id.encode() == key:
+                return decision
     value, form = _content(record)
     if form != PROTOBUF:
         raise UnreadableError(_unknown_form(form, [PROTOBUF]))
@@ -79,7 +92,16 @@ def read_decision(record: Record) -> Decision:
 
 
 def read_outcome(record: Record) -> Outcome:
-    """Return the outcome in a record, in whichever form its content type names; raises ``UnreadableError``."""
+    """Return the outcome in a record, which may be Protobuf or JSON; raises ``UnreadableError``."""
+    key = record.key
+    if key and record.value:
+        try:
+            outcome = Outcome.FromString(record.value)
+        except DecodeError:
+            pass  # JSON; or why not is said below
+        else:
+            if outcome.decision_id.encode() == key:
+                return outcome
     value, form = _content(record)
     read = _OUTCOME_FORMS.get(form)
     if read is None:
@@ -91,12 +113,12 @@ def read_outcome(record: Record) -> Outcome:
 
 def _headers(kind: Header, event_id: str, decision_point: str, time_ms: int) -> tuple[Header, ...]:
     # An event is known by source and id together: a decision, its outcomes and its feedback need ids of their own.
-    headers = (_CONTENT_TYPE, _SPECVERSION, kind, _source(decision_point), ("ce_id", event_id.encode()))
-    seconds, milliseconds = divmod(time_ms, 1_000)
-    second = _second(seconds)
+    source, identity = _source(decision_point), ("ce_id", event_id.encode())
+    second = _second(time_ms // 1_000)
     if second is None:  # the attribute is optional, and a wrong clock must stop no record
-        return headers
-    return (*headers, ("ce_time", b"%s.%03dZ" % (second, milliseconds)))
+        return (_CONTENT_TYPE, _SPECVERSION, kind, source, identity)
+    time: Header = ("ce_time", second + _FRACTIONS[time_ms % 1_000])
+    return (_CONTENT_TYPE, _SPECVERSION, kind, source, identity, time)
 
 
 @lru_cache(maxsize=1_024)

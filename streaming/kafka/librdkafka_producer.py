@@ -174,16 +174,10 @@ def produce(
     broker: KafkaBroker, producer: confluent_kafka.Producer, messages: Sequence[Placed], delivered: _Delivered | None
 ) -> None:
     """Hand over messages to a producer; raises ``KafkaException`` for one that it refuses at once."""
-    names: dict[str, str] = {}
-    for where, message in messages:
-        topic = where.topic
-        producer.produce(
-            names.get(topic) or names.setdefault(topic, broker.name(topic)),
-            message.value,
-            message.key,
-            where.partition,
-            delivered,
-            None,  # the same by its other name: given there, it is not called
-            max(message.timestamp_ms, 1),  # Kafka has no time before 1970, and librdkafka takes 0 for now
-            list(message.headers),
-        )
+    names = {topic: broker.name(topic) for topic in {where.topic for where, _ in messages}}
+    send = producer.produce
+    for (topic, partition), (_, key, value, timestamp_ms, headers, _) in messages:
+        # Kafka has no time before 1970, and librdkafka takes 0 for now. None is ``delivered`` by its other name: given
+        # there, it is not called.
+        time_ms = timestamp_ms if timestamp_ms > 0 else 1
+        send(names[topic], value, key, partition, delivered, None, time_ms, list(headers))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 from confluent_kafka import KafkaError, Message
 
-from streaming.log import Record, TopicPartition
+from streaming.log import Header, Record, TopicPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,46 @@ class Found:
     error: KafkaError | None
 
 
+class Headers(Sequence[Header]):
+    """The headers of a message, which are asked for when they are first looked at; equal to a tuple of them.
+
+    To make Python objects of them takes longer than of all else in a small message, and few are ever looked at. Until
+    then the message is kept, which has copies of its own of the headers, key and value: it holds no buffer back.
+    """
+
+    __slots__ = ("_message", "_read")
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._read: tuple[Header, ...] | None = None
+
+    @overload
+    def __getitem__(self, index: int) -> Header: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Header, ...]: ...
+    def __getitem__(self, index: int | slice) -> Header | tuple[Header, ...]:
+        return self._tuple()[index]
+
+    def __len__(self) -> int:
+        return len(self._tuple())
+
+    def __eq__(self, other: object) -> bool:
+        return self._tuple() == (other._tuple() if isinstance(other, Headers) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._tuple())
+
+    def __repr__(self) -> str:
+        return repr(self._tuple())
+
+    def _tuple(self) -> tuple[Header, ...]:
+        read = self._read
+        if read is None:
+            read = self._read = tuple(self._message.headers() or ())
+            self._message = None
+        return read
+
+
 def sort(messages: Iterable[Message], topics: Mapping[str, str]) -> Found:
     """Return what the library gave in our words; ``topics`` are our names of topics by those of the cluster."""
     records: list[Record] = []
@@ -43,18 +83,8 @@ def sort(messages: Iterable[Message], topics: Mapping[str, str]) -> Found:
         error = message.error()
         if error is None:
             ends[topic, partition] = offset + 1
-            headers = message.headers()
-            add(
-                Record(
-                    topics[topic],
-                    partition,
-                    offset,
-                    message.timestamp()[1],
-                    message.key(),
-                    message.value(),
-                    tuple(headers) if headers else (),
-                )
-            )
+            time_ms = message.timestamp()[1]
+            add(Record(topics[topic], partition, offset, time_ms, message.key(), message.value(), Headers(message)))
         elif error.code() == KafkaError._PARTITION_EOF:
             ends[topic, partition] = offset
         else:

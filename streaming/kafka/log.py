@@ -178,7 +178,9 @@ class KafkaLog:
                 raise LogError(f"a message for topic {topic!r} has no key; give it one")
         if partition is None:
             return partitions[partition_of(key, len(partitions))]
-        return self._where(topic, partition)
+        if 0 <= partition < len(partitions):
+            return partitions[partition]
+        raise _no_partition(topic, partition, len(partitions))
 
     def owner(self, topic: str) -> str:
         """Return the writer of a topic; raises ``LogError`` if the topic was not declared to this log."""
@@ -269,7 +271,7 @@ class KafkaLog:
     def _where(self, topic: str, partition: int) -> TopicPartition:
         partitions = self._partitions.get(topic) or self._look_up(topic)
         if not 0 <= partition < len(partitions):
-            raise LogError(f"topic {topic!r} has no partition {partition}; it has 0 to {len(partitions) - 1}")
+            raise _no_partition(topic, partition, len(partitions))
         return partitions[partition]
 
     def _derived(self, topic: str) -> bool:
@@ -285,3 +287,7 @@ class KafkaLog:
     def _check_open(self) -> None:
         if self._closed:
             raise LogError(f"the log at {self._settings.where} is closed; open it again")
+
+
+def _no_partition(topic: str, partition: int, partitions: int) -> LogError:
+    return LogError(f"topic {topic!r} has no partition {partition}; it has 0 to {partitions - 1}")

@@ -119,10 +119,20 @@ def test_json_is_read_beside_protobuf(name: str, form: bytes) -> None:
     assert read_outcome(record(value, headers=[(name, form)])) == OUTCOME
 
 
-@pytest.mark.parametrize("form", [b"text/csv", b"application/cloudevents+json", b"", b"\xff"])
+FORMS = [b"text/csv", b"application/cloudevents+json", b"", b"\xff"]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_another_form_is_refused_and_the_known_ones_are_named(form: bytes) -> None:
     with pytest.raises(UnreadableError, match=r"content-type: .* application/protobuf or application/json$"):
-        read_outcome(record(OUTCOME.SerializeToString(), headers=[("content-type", form)]))
+        read_outcome(record(b"3f2a,0.75", headers=[("content-type", form)]))
+
+
+@pytest.mark.parametrize("form", [*FORMS, *dict(JSON).values()])
+def test_the_protobuf_of_its_key_is_read_whatever_the_headers_say(form: bytes) -> None:
+    headers = [("content-type", form)]
+    assert read_outcome(record(OUTCOME.SerializeToString(), headers=headers)) == OUTCOME
+    assert read_decision(record(DECISION.SerializeToString(), headers=headers, topic=DECISIONS)) == DECISION
 
 
 def test_decisions_are_protobuf_alone() -> None:
