@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -611,9 +612,14 @@ def test_what_was_held_when_a_step_failed_is_read_again_once(
     role = JoinerRole(behind(log, Uneven), POINTS, clock, batch=1)
     role.step()
     role.step()
-    with monkeypatch.context() as patch, pytest.raises(LogError, match="no room"):
-        patch.setattr(EmbeddedLog, "transaction", lambda *_: (_ for _ in ()).throw(LogError("no room")))
-        role.step()
+
+    def full(*_: object) -> NoReturn:
+        raise LogError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedLog, "transaction", full)
+        with pytest.raises(LogError, match="no room"):
+            role.step()
     settle(role)
     clock.now_ms = 1_400
     settle(role)
