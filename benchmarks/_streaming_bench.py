@@ -127,9 +127,9 @@ class Bench:
             check(log)
         seconds = figures["end"] - start
         return {
-            "per_second": 2 * work.pairs / seconds,
-            "cpu_us_per_pair": 1e6 * figures["cpu_seconds"] / work.pairs,
-            "broker_cpu_us_per_pair": 1e6 * broker / work.pairs,
+            "per_second": figures["events"] / seconds,
+            "cpu_us_per_pair": 2e6 * figures["cpu_seconds"] / figures["events"],
+            "broker_cpu_us_per_pair": 2e6 * broker / figures["events"],
             "seconds": seconds,
         }
 
