@@ -178,12 +178,13 @@ def calm_collector() -> None:
 
     It runs after every 700 new objects and looks for cycles among those that live, which with thousands of records in
     hand takes longer than reading them. Hardly any of ours are in a cycle, and reference counts free the others at
-    once. So what exists now is never looked at again, and what comes after 100 000 new objects. The price is memory:
-    what is in a cycle, such as an error with its trace, stays until then.
+    once. So what exists now is never looked at again, and what comes after a million new
+    objects, for a step of the join has a hundred thousand in hand. The price is memory: what is in a cycle, such as an
+    error with its trace, stays until then.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 50, 10)
+    gc.set_threshold(1_000_000, 10, 10)
 
 
 def run(process: RoleProcess, ready: Callable[[int], None]) -> None:

@@ -133,7 +133,8 @@ class ClusterServing:
 
         end = time.monotonic() + PATIENCE_S
         if not self._shipping.reached(PATIENCE_S):
-            logger.warning("%s: it cannot be reached", _FORGOTTEN)
+            reason = self._shipping.trouble or f"it has not answered within {PATIENCE_S:g} s"
+            logger.warning("%s: %s", _FORGOTTEN, reason)
             return
         asking = threading.Thread(target=ask, name="recall", daemon=True)
         asking.start()

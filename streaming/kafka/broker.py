@@ -86,17 +86,15 @@ class KafkaBroker:
         return {TopicPartition(topic, number) for topic in topics for number in range(self.partitions(topic))}
 
     def create(self, topics: Collection[Topic]) -> None:
-        """Create what does not exist, and compare what does."""
-        existing = self._describe([topic.name for topic in topics])
+        """Create what does not exist; nothing at all if something that exists is not as declared."""
+        names = [topic.name for topic in topics]
+        existing = self._describe(names)
+        changes = self._compared(topics, existing)
         new = [topic for topic in topics if topic.name not in existing]
-        if new and not self._create(new):
-            existing = self._describe([topic.name for topic in topics])
-        old = [topic for topic in topics if topic.name in existing]
-        for topic in old:
-            if existing[topic.name] != topic.partitions:
-                raise self._differs(topic, "partitions", existing[topic.name], topic.partitions)
-        if old:
-            self._configure(old)
+        if new and not self._create(new):  # another process was quicker: with the same declaration?
+            changes = self._compared(topics, self._describe(names))
+        if changes:
+            self._ask("adjust topics", lambda admin: admin.alter_configs(changes))
 
     def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Return the last stable offset of each partition: up to there records are decided and can be read."""
@@ -278,36 +276,46 @@ class KafkaBroker:
         }
 
     def _fixed(self, topic: Topic) -> dict[str, str]:
-        fixed = {"cleanup.policy": "compact" if topic.compacted else "delete"}
+        fixed = {"cleanup.policy": _policy(topic)}
         if topic.compacted:
             fixed["segment.bytes"] = str(_COMPACTED_SEGMENT_BYTES)
         if self.settings.min_insync_replicas is not None:
             fixed["min.insync.replicas"] = str(self.settings.min_insync_replicas)
         return fixed
 
-    def _configure(self, topics: Collection[Topic]) -> None:
-        """Compare compaction, and take on retention and size."""
-        names = {self.name(topic.name): topic for topic in topics}
-        keys = ["cleanup.policy", *self._adjustable(next(iter(topics)))]
+    def _compared(self, topics: Collection[Topic], existing: Mapping[str, int]) -> list[ConfigResource]:
+        """Return the settings of retention and size to be taken on by topics that exist, all of them as declared.
+
+        Raises ``LogError``, with every topic that differs, where partitions or compaction are not as declared.
+        """
+        names = {self.name(topic.name): topic for topic in topics if topic.name in existing}
+        if not names:
+            return []
+        keys = ["cleanup.policy", *self._adjustable(next(iter(names.values())))]
         resources = [ConfigResource("TOPIC", name, keys) for name in names]
         found = self._ask("read topics", lambda admin: admin.describe_configs(resources, config_filter="all"))["topic"]
         changes = []
+        differences = []
         for name, topic in names.items():
             have = {key: entry["value"] for key, entry in found[name].items()}
-            compacted = "compact" in have["cleanup.policy"]
-            if compacted != topic.compacted:
-                raise self._differs(topic, "compacted", compacted, topic.compacted)
-            wanted = {key: value for key, value in self._adjustable(topic).items() if have[key] != value}
-            if wanted:
-                changes.append(ConfigResource("TOPIC", name, wanted))
-        if changes:
-            self._ask("adjust topics", lambda admin: admin.alter_configs(changes))
+            if existing[topic.name] != topic.partitions:
+                differences.append(f"{name!r} has partitions {existing[topic.name]}, not {topic.partitions}")
+            if (policy := have["cleanup.policy"]) != (wanted := _policy(topic)):
+                differences.append(f"{name!r} has cleanup.policy {policy!r}, not {wanted!r}")
+            adjusted = {key: value for key, value in self._adjustable(topic).items() if have[key] != value}
+            if adjusted:
+                changes.append(ConfigResource("TOPIC", name, adjusted))
+        if differences:
+            raise LogError(
+                f"topics exist at {self.settings.where} that are not as declared: {'; '.join(differences)}. Nothing "
+                "was created. Set log.partitions to what there is; or delete these topics if they are empty, and "
+                "start again; or begin a new log with another log.topic_prefix"
+            )
+        return changes
 
-    def _differs(self, topic: Topic, attribute: str, found: object, wanted: object) -> LogError:
-        return LogError(
-            f"topic {self.name(topic.name)!r} exists at {self.settings.where} with {attribute} {found!r}, not "
-            f"{wanted!r}; keep {found!r}, or begin a new log with another topic_prefix"
-        )
+
+def _policy(topic: Topic) -> str:
+    return "compact" if topic.compacted else "delete"
 
 
 class KafkaReader:

@@ -92,6 +92,10 @@ def _producer(settings: KafkaSettings, delivery_ms: int, request_ms: int) -> Opt
         "queue.buffering.max.kbytes": 2_147_483_647,
         # Sending begins while the rest is handed over; a flush waits for no batch to fill.
         "linger.ms": 5,
+        # With no broker left, librdkafka 2.16 would drop those it knows and start again at the addresses of bootstrap
+        # (KIP-899). Of an idle transactional producer, the thread of a dropped broker never ends, and its next commit
+        # waits for it without end, whatever its timeout. Nothing is lost: after an error a new producer starts there.
+        "metadata.recovery.strategy": "none",
     }
 
 
