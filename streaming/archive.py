@@ -7,11 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
 from engine.config import DecisionPoint
 from engine.errors import LogError
 from engine.records import Feedback
+from streaming.intake import feedback_of
 from streaming.log import Log, Record, TopicPartition
 from streaming.topics import ARCHIVE, FEEDBACK
 from training.archive import ArchiveWriter
@@ -96,12 +95,19 @@ class ArchiveRole:
         Waits up to ``timeout_s`` for the first. Raises ``LogError`` when the disk refuses; the next step reads again
         from the last commit on.
         """
-        records = self._poll(timeout_s)
+        try:
+            records = self._poll(timeout_s)
+        except BaseException:
+            # Something may have been read, or placed elsewhere, that the manifest knows nothing of.
+            self._begin_again()
+            raise
         if records and not self._read:
             self._since_ms = self._clock()
         for record in records:
-            feedback = self._parse(record)
-            if feedback is not None:
+            feedback = feedback_of(record)
+            if feedback is None:
+                self.skipped += 1
+            else:
                 self._buffer.append(feedback)
             self._offsets[record.partition] = record.offset + 1
             self._bytes += len(record.value or b"")
@@ -118,8 +124,7 @@ class ArchiveRole:
                 rejected = self._writer.append(self._buffer, self._offsets)
             except BaseException:
                 # The disk may have committed all the same: the manifest alone knows where to go on.
-                self._placed = frozenset()
-                self._forget()
+                self._begin_again()
                 raise
             for refused in rejected:
                 logger.error(
@@ -168,16 +173,13 @@ class ArchiveRole:
         self._placed = assignment
         return self._consumer.poll(min(self._max_rows, _POLL_RECORDS))
 
+    def _begin_again(self) -> None:
+        """Go on where the manifest says, at the next step."""
+        self._placed = frozenset()
+        self._forget()
+
     def _forget(self) -> None:
         self._buffer = []
         self._offsets = {}
         self._read = 0
         self._bytes = 0
-
-    def _parse(self, record: Record) -> Feedback | None:
-        try:
-            return Feedback.FromString(record.value or b"")
-        except DecodeError:
-            self.skipped += 1
-            logger.error("%s/%d@%d is no feedback; skipped", record.topic, record.partition, record.offset)
-            return None

@@ -25,9 +25,16 @@ from streaming.entry import Entry, Item
 from streaming.log import Record
 from streaming.topics import JOIN_STATE, OUTCOMES
 
-# The number in a key is that of the format.
-HEAD_KEY = b"\xffjoin/1/head"
-_BLOCK_PREFIX = b"\xffjoin/1/block/"
+# Nobody else has such keys. The number in a key is that of the format.
+_PREFIX = b"\xffjoin/"
+HEAD_KEY = _PREFIX + b"1/head"
+_BLOCK_PREFIX = _PREFIX + b"1/block/"
+#: How messages name the topic: only the log knows the name in its cluster, where the bare one may be somebody else's.
+TOPIC = f"topic {JOIN_STATE!r} (in a Kafka cluster with log.topic_prefix before its name)"
+_RESTORE = (
+    "stop every member of the join, and restore the log from a copy. On Kafka, where there is none, delete this topic, "
+    "which is made anew at the next start: decisions whose windows were open get no feedback, and books begin at zero"
+)
 
 #: Most bytes of a block, but for one with a single entry.
 MAX_BLOCK_BYTES = 524_288
@@ -50,8 +57,17 @@ def block_key(number: int) -> bytes:
     return _BLOCK_PREFIX + number.to_bytes(8, "big")
 
 
+def is_ours(key: bytes | None) -> bool:
+    """Whether a record with this key is part of the state, of whichever format; others may come from anybody.
+
+    >>> is_ours(HEAD_KEY), is_ours(b"d17"), is_ours(None)
+    (True, False, False)
+    """
+    return key is not None and key.startswith(_PREFIX)
+
+
 def block_of(key: bytes) -> int | None:
-    """Return the number of the block with this key; ``None`` for the head.
+    """Return the number of the block with this key of ours; ``None`` for the head.
 
     Raises
     ------
@@ -63,9 +79,9 @@ def block_of(key: bytes) -> int | None:
     if key == HEAD_KEY:
         return None
     raise LogError(
-        f"topic {JOIN_STATE!r} has a record with the key {key[:60]!r}, which this version of Leeway does not know: the "
-        "state was written by another version. Install that version; or let it run without new decisions until all "
-        f"windows are closed, stop it, and delete the topic {JOIN_STATE!r}"
+        f"{TOPIC} has a record with the key {key[:60]!r}, which this version of Leeway does not know: the state was "
+        "written by another version. Run that version; to change to this one, let that one run without new decisions "
+        "until all windows are closed and stop it, then on Kafka delete this topic, or begin a new log"
     )
 
 
@@ -74,7 +90,12 @@ def head_of(value: bytes) -> JoinHead:
     try:
         return JoinHead.FromString(value)
     except DecodeError as error:
-        raise LogError(f"topic {JOIN_STATE!r}: its last head is damaged ({error}); restore the topic") from None
+        raise damaged(f"its last head is damaged ({error})") from None
+
+
+def damaged(what: str) -> LogError:
+    """Return the error that says what is wrong with the state, and what to do about it."""
+    return LogError(f"{TOPIC}: {what}; {_RESTORE}")
 
 
 class _Block:
@@ -239,19 +260,25 @@ def decode(number: int, value: bytes, done: tuple[int, bytes], partition: int) -
     Raises
     ------
     LogError
-        If it is no block.
+        If it is no block, or one that this version does not know.
     """
     try:
         block = JoinBlock.FromString(value)
-    except DecodeError as error:
-        raise LogError(f"topic {JOIN_STATE!r}: block {number} is damaged ({error}); restore the topic") from None
+        if block.stage not in JoinStage.values():
+            raise LogError(
+                f"{TOPIC}: block {number} is of stage {block.stage}, which this version does not know; install the "
+                "version of Leeway that wrote it"
+            )
+        if not block.stage:
+            raise ValueError("it has no stage")
+        return len(block.decision_ids), _items(number, block, done, partition)
+    except (DecodeError, ValueError, IndexError) as error:  # the last two: columns that do not fit together
+        raise damaged(f"block {number} is damaged ({error})") from None
+
+
+def _items(number: int, block: JoinBlock, done: tuple[int, bytes], partition: int) -> list[Item]:
     stage = block.stage
     keys = list(block.decision_ids)
-    if stage not in JoinStage.values()[1:]:
-        raise LogError(
-            f"topic {JOIN_STATE!r}: block {number} is of stage {stage}, which this version does not know; install the "
-            "version of Leeway that wrote it"
-        )
     points = [block.point_names[index] for index in block.points] or [""] * len(keys)
     not_before = list(block.not_before_ms) or [0] * len(keys)
     times = list(block.decision_ms) or [0] * len(keys)
@@ -281,7 +308,7 @@ def decode(number: int, value: bytes, done: tuple[int, bytes], partition: int) -
             items.append((key, entry))
         outcome_place += counted
         identity_place += seen
-    return len(keys), items
+    return items
 
 
 def _waiting(record: Record) -> WaitingOutcome:

@@ -20,7 +20,7 @@ from engine import __version__
 from engine.errors import ConfigError, LeewayError
 from streaming.config import Config, load_config
 from streaming.dlq import dlq
-from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, print_json
+from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
 
 
 def _point(config: Config, name: str | None) -> str:
@@ -175,7 +175,7 @@ def doctor(config_path: Path, as_json: bool) -> None:
     from streaming.doctor import Level, examine
     from streaming.serve import now_ms
 
-    findings = list(examine(load_config(config_path), now_ms()))
+    findings = list(examine(log_config(config_path), now_ms()))
     if as_json:
         print_json([{"level": f.level.value, "subject": f.subject, "words": f.words} for f in findings])
     else:
@@ -193,11 +193,11 @@ def doctor(config_path: Path, as_json: bool) -> None:
 @actionable
 def replay(config_path: Path, decision_id: str | None, as_json: bool) -> None:
     """Recompute logged decisions from their policies, bit for bit; exit 1 if any differs."""
-    from streaming.opening import open_log
+    from streaming.opening import open_existing
     from streaming.replaying import replay_log
 
-    config = load_config(config_path)
-    log = open_log(config)
+    config = log_config(config_path)
+    log = open_existing(config)
     try:
         result = replay_log(log, config.policy_dir, decision_id)
     finally:
@@ -236,7 +236,7 @@ def retrain(
     Exit status: 0 promoted or nothing to do, 1 try again, 2 usage, 3 not enough data, 4 the gate did not hold, 5
     another retraining runs.
     """
-    config = load_config(config_path)
+    config = load_config(config_path) if prepare else log_config(config_path)  # the registry is apart from the log
     name = "" if prepare else _point(config, point)
     from streaming.retraining import open_registry, retrain_point  # MLflow takes seconds: a typing error need not wait
 

@@ -122,6 +122,13 @@ class Config(Model):
         """Where the embedded log lies."""
         return self.data_dir / "log"
 
+    def log_facts(self) -> dict[str, str]:
+        """Return which log this is, in words that no password is among: ``kind``, ``address`` and ``topic_prefix``."""
+        if isinstance(self.log, EmbeddedLogConfig):
+            return {"kind": "embedded", "address": str(self.log_dir), "topic_prefix": ""}
+        address = f"kafka://{','.join(self.log.bootstrap_servers)}"
+        return {"kind": "kafka", "address": address, "topic_prefix": self.log.topic_prefix}
+
     @property
     def spool_dir(self) -> Path:
         """Where decisions and outcomes wait for a Kafka cluster."""
@@ -163,8 +170,10 @@ def log_environment(url: str) -> dict[str, str]:
     for server in servers:
         try:
             TypeAdapter(ServerAddress).validate_python(server)
-        except ValidationError:
-            raise ConfigError(f"{server!r} is not host:port; {example}") from None
+        except ValidationError as error:
+            problem = error.errors()[0]
+            said = "is not host:port" if problem["type"] == "string_pattern_mismatch" else _said(problem)
+            raise ConfigError(f"{server!r} {said}; {example}") from None
     return {
         f"{ENVIRONMENT_PREFIX}LOG__KIND": "kafka",
         f"{ENVIRONMENT_PREFIX}LOG__BOOTSTRAP_SERVERS": json.dumps(servers),
@@ -280,8 +289,11 @@ def _explain(problem: Any, raw: object, tree: yaml.Node | None, overridden: Mapp
         case "string_pattern_mismatch":
             return f"{where}{place}: {given} cannot be part of a name; use letters, digits, '.', '_' and '-'"
         case _:
-            message = str(problem["msg"]).removeprefix("Value error, ")
-            return f"{where}{place}: {message} (got {given})"
+            return f"{where}{place}: {_said(problem)} (got {given})"
+
+
+def _said(problem: Any) -> str:
+    return str(problem["msg"]).removeprefix("Value error, ")
 
 
 def _shown(value: object, name: str = "") -> str:

@@ -18,14 +18,16 @@ from google.protobuf.json_format import MessageToDict
 
 from engine.config import parse_duration
 from engine.errors import LeewayError
-from streaming.config import load_config
 from streaming.dead_letters import REASONS, SOURCES, Letter, original, scan
 from streaming.letter_replay import BATCH_RECORDS, Letters, new_letters, remember, replay
 from streaming.log import Log, Record
-from streaming.opening import open_log
-from streaming.options import actionable, config_option, print_json
+from streaming.opening import open_existing
+from streaming.options import actionable, config_option, log_config, print_json, shortened
 from streaming.topics import DEAD_LETTERS, DECISIONS
 from streaming.wire import UnreadableError, read_decision, read_outcome
+
+#: A detail says what to do at its end, behind what it quotes.
+DETAIL_CHARACTERS = 400
 
 
 class Place(click.ParamType[tuple[int, int]]):
@@ -72,7 +74,7 @@ reason_option = click.option("--reason", type=click.Choice(REASONS), help="Lette
 def list_letters(config_path: Path, reason: str | None, since_ms: int | None, limit: int, as_json: bool) -> None:
     """List dead letters in the order of their records' times, the newest last."""
     earliest = -math.inf if since_ms is None else time.time_ns() // 1_000_000 - since_ms
-    with closing(open_log(load_config(config_path))) as log:
+    with closing(open_existing(log_config(config_path))) as log:
         ends = log.ends(DEAD_LETTERS)
         letters = (letter for number, end in ends.items() for letter in scan(log, number, 0, end))
         wanted = (x for x in letters if reason in (None, x.reason) and x.timestamp_ms >= earliest)
@@ -84,9 +86,11 @@ def list_letters(config_path: Path, reason: str | None, since_ms: int | None, li
         return
     for letter in newest:
         origin = f"{letter.topic or 'unknown topic'} {letter.original_partition}:{letter.original_offset}"
+        # What others have sent may be a megabyte of anything; --json and `show` have the whole of it.
+        key = "none" if letter.key is None else shortened(letter.key.decode(errors="backslashreplace"))
         click.echo(
             f"{letter.place}  {_time(letter.timestamp_ms)}  {letter.reason or 'no reason'}  from {origin}, "
-            f"key {_text(letter.key)}: {_printable(letter.detail)}"
+            f"key {key}: {shortened(letter.detail, DETAIL_CHARACTERS)}"
         )
     more = "; there are older ones: see --limit" if len(found) > limit else ""
     click.echo(f"{len(newest)} dead letters{more}" if newest else "no dead letters", err=True)
@@ -98,7 +102,7 @@ def list_letters(config_path: Path, reason: str | None, since_ms: int | None, li
 @actionable
 def show(config_path: Path, place: tuple[int, int]) -> None:
     """Print everything about the dead letter at PARTITION:OFFSET as JSON, its value decoded where it can be."""
-    with closing(open_log(load_config(config_path))) as log:
+    with closing(open_existing(log_config(config_path))) as log:
         letter = _letter(log, *place)
     value = letter.value
     print_json(
@@ -128,7 +132,7 @@ def replay_letters(
     """
     if everything + (reason is not None) + bool(places) != 1:
         raise click.UsageError("name the letters in one way: --all, --reason, or PARTITION:OFFSET...")
-    with closing(open_log(load_config(config_path))) as log:
+    with closing(open_existing(log_config(config_path))) as log:
         ends = log.ends(DEAD_LETTERS)  # letters that the replay itself leads to are not replayed
         if places:
             named = [_letter(log, *place) for place in dict.fromkeys(places)]
@@ -195,12 +199,3 @@ def _time(time_ms: int) -> str:
         return datetime.fromtimestamp(time_ms / 1_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (OverflowError, ValueError, OSError):
         return f"{time_ms} ms"
-
-
-def _text(content: bytes | None) -> str:
-    return "none" if content is None else _printable(content.decode(errors="backslashreplace"))
-
-
-def _printable(text: str) -> str:
-    # What others have sent must not steer the terminal.
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

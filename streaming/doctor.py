@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
-from enum import Enum
 
 from engine.errors import LeewayError, LogError
 from engine.records import Feedback, Generation, JoinAccounting
@@ -16,43 +14,35 @@ from engine.store import PolicyStore
 from streaming.config import Config, KafkaLogConfig
 from streaming.dead_letters import scan
 from streaming.embedded import EmbeddedLog
+from streaming.finding import Finding, Level
 from streaming.insight import latest_alarms, tail
 from streaming.joiner import read_accounting
 from streaming.lag import READ_BY, lag
 from streaming.log import Log
-from streaming.opening import attach, declare
+from streaming.opening import attach, begun
+from streaming.options import shortened
+from streaming.processes import examine_processes
 from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, GENERATIONS, JOIN, OUTCOMES, SHIPPING, topics
-from streaming.up import joiners, whereabouts
+from streaming.up import whereabouts
 from training.archive import ArchiveReader
 
 MINUTE = 60_000
 
 
-class Level(Enum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    PROBLEM = "problem"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at, and what was seen."""
-
-    level: Level
-    subject: str
-    words: str
+#: A decision may be dated so much ahead of the clock of the join, which waits for that time.
+MAX_SKEW_MS = 5 * MINUTE
+#: So much of what a dead letter says is quoted.
+DETAIL_CHARACTERS = 240
 
 
 def examine(config: Config, now_ms: int) -> Iterator[Finding]:
     """Look at everything and yield what was found."""
-    yield from _processes(config)
+    yield from examine_processes(config)
     yield from _disk(config)
     if isinstance(config.log, KafkaLogConfig):
         yield from _spool(config, config.log, now_ms)
         yield from _damaged_spools(config)
-    elif not config.log_dir.exists():  # opening it would make it, for whoever asks
+    elif not begun(config):
         yield Finding(Level.WARNING, "log", f"there is none yet at {config.log_dir}; it is made by: leeway up")
         return
     try:
@@ -63,35 +53,17 @@ def examine(config: Config, now_ms: int) -> Iterator[Finding]:
                 if finding.level is not Level.OK:
                     return  # all else would fail for the same reason
             else:
-                declare(log, config)
+                _readable(config, log)
             books = read_accounting(log)
             yield from _lag(log, now_ms)
             yield from _letters(log, books)
             for name in config.decision_points:
-                yield from _join(config, log, name, books.get(name, JoinAccounting()))
+                yield from _join(config, log, name, books.get(name, JoinAccounting()), now_ms)
                 yield from _policy(config, log, name, now_ms)
                 yield from _archive(config, name)
                 yield from _alarms(log, name)
     except LeewayError as error:
         yield Finding(Level.PROBLEM, "log", str(error))
-
-
-def _processes(config: Config) -> Iterator[Finding]:
-    for role, consequence in (("serve", "nothing is decided"), ("work", "nothing is joined or learned")):
-        facts = whereabouts(config, role)
-        if facts is None:
-            yield Finding(Level.PROBLEM, role, f"does not run, so {consequence}; start it with: leeway up")
-        else:
-            yield Finding(Level.OK, role, f"runs (pid {facts['pid']})")
-    members = joiners(config)
-    if members:
-        yield Finding(Level.OK, "join", f"{len(members)} members run here: {', '.join(members)}")
-    elif (whereabouts(config, "work") or {}).get("join") is False:
-        yield Finding(
-            Level.WARNING,
-            "join",
-            "`work` leaves it out and no member runs here; if none runs on another machine, start: leeway join",
-        )
 
 
 def _cluster(config: Config, settings: KafkaLogConfig, log: Log) -> Finding:
@@ -123,6 +95,17 @@ def _cluster(config: Config, settings: KafkaLogConfig, log: Log) -> Finding:
             )
             return Finding(Level.PROBLEM, subject, words)
     return Finding(Level.OK, subject, f"{where}, with {len(counts)} topics of {settings.partitions} partitions or one")
+
+
+def _readable(config: Config, log: Log) -> None:
+    """Raise ``LogError`` where a topic of the embedded log is damaged, missing, or not as it is configured."""
+    for topic in topics(config.log.partitions, config.log.retention):
+        count = len(log.ends(topic.name))
+        if count != topic.partitions:
+            raise LogError(
+                f"topic {topic.name} in {config.log_dir} has {count} partitions, not {topic.partitions}; set "
+                "log.partitions to what there is, or begin a new log with another data_dir"
+            )
 
 
 def _spool(config: Config, settings: KafkaLogConfig, now_ms: int) -> Iterator[Finding]:
@@ -182,15 +165,18 @@ def _disk(config: Config) -> Iterator[Finding]:
 
 def _lag(log: Log, now_ms: int) -> Iterator[Finding]:
     for group, names in READ_BY.items():
-        behind = lag(log, group, names).values()
+        waiting = lag(log, group, names)
+        behind = waiting.values()
         records = sum(entry.records for entry in behind)
-        level = Level.WARNING if records > 10_000 else Level.OK
+        # The time of feedback is that of its decision, a window ago; clients say the times of outcomes.
+        stands = group == JOIN and waiting[DECISIONS].seconds(now_ms) * 1_000 > MAX_SKEW_MS
+        level = Level.WARNING if records > 10_000 or stands else Level.OK
         age = f", the oldest {_ago(round(max(e.seconds(now_ms) for e in behind) * 1_000))} old" if records else ""
         advice = "; it is slower than what comes in, or stands still: see its messages" if level is not Level.OK else ""
         yield Finding(level, f"{group} lag", f"{records} records behind{age}{advice}")
 
 
-def _join(config: Config, log: Log, name: str, book: JoinAccounting) -> Iterator[Finding]:
+def _join(config: Config, log: Log, name: str, book: JoinAccounting, now_ms: int) -> Iterator[Finding]:
     subject = f"{name} join"
     window_s = config.decision_points[name].reward.window / 1_000
     if book.decisions == 0:
@@ -211,6 +197,13 @@ def _join(config: Config, log: Log, name: str, book: JoinAccounting) -> Iterator
         )
     else:
         yield Finding(Level.OK, subject, words)
+    overdue_ms = _overdue(config, name, book, now_ms)
+    if overdue_ms:
+        words = (
+            f"{book.pending} decisions have no feedback, and their windows should have been closed {_ago(overdue_ms)} "
+            "ago: the join stands still or is far behind; see the messages of `work` or `join`"
+        )
+        yield Finding(Level.PROBLEM, f"{name} pending", words)
     if book.late_outcomes > 0.05 * max(rewarded, 1):
         yield Finding(
             Level.WARNING,
@@ -218,6 +211,19 @@ def _join(config: Config, log: Log, name: str, book: JoinAccounting) -> Iterator
             f"{book.late_outcomes} outcomes came after the window of {window_s:g} s;"
             " lengthen reward.window or reward.grace",
         )
+
+
+def _overdue(config: Config, name: str, book: JoinAccounting, now_ms: int) -> int:
+    """Return for how long every pending decision should have had its feedback, in milliseconds; 0: it need not have.
+
+    The book is as of the last thing that the join did. Where it works, no decision of that time is pending when window
+    and grace have passed since.
+    """
+    if not book.pending or not book.watermark_ms:
+        return 0
+    reward = config.decision_points[name].reward
+    due_ms = book.watermark_ms + reward.window + reward.grace
+    return now_ms - due_ms if now_ms - due_ms > MAX_SKEW_MS else 0
 
 
 def _letters(log: Log, books: Mapping[str, JoinAccounting]) -> Iterator[Finding]:
@@ -233,7 +239,7 @@ def _last_letter(log: Log) -> str:
     if not letters:
         return "nothing: it has outlived log.retention"
     last = max(letters, key=lambda letter: letter.timestamp_ms)
-    return f"{last.reason}: {last.detail}"
+    return shortened(f"{last.reason}: {last.detail}", DETAIL_CHARACTERS)
 
 
 def _why_unjoined(log: Log, window_s: float) -> str:

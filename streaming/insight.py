@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.records import Alarm, JoinAccounting
+from streaming.intake import newest, parsed
 from streaming.joiner import read_accounting
 from streaming.log import Log
 from streaming.topics import ALARMS
@@ -16,20 +17,13 @@ SHOWN_ALARMS = 20
 
 def tail(log: Log, topic: str, count: int) -> list[bytes]:
     """Return the values of about the last ``count`` records of a topic, partition by partition."""
-    ends = log.ends(topic)
-    share = -(-count // max(len(ends), 1))
-    return [
-        record.value
-        for partition, end in ends.items()
-        for record in log.read(topic, partition, max(0, end - share), share)
-        if record.value is not None
-    ]
+    return [record.value for record in newest(log, topic, count) if record.value is not None]
 
 
 def latest_alarms(log: Log, point: str | None = None, count: int = SHOWN_ALARMS) -> list[Alarm]:
-    """Return the last alarms, oldest first, of one decision point or of all."""
-    alarms = [Alarm.FromString(value) for value in tail(log, ALARMS, 1_000)]
-    return [alarm for alarm in alarms if point in (None, alarm.decision_point)][-count:]
+    """Return the last alarms, oldest first, of one decision point or of all; what is no alarm is passed over."""
+    alarms = [parsed(record, Alarm) for record in newest(log, ALARMS, 1_000)]
+    return [alarm for alarm in alarms if alarm is not None and point in (None, alarm.decision_point)][-count:]
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from engine.errors import LogError
 from engine.records import JoinAccounting, JoinHead
 from streaming.book import Book
-from streaming.changelog import HEAD_KEY, Blocks, block_of, decode
+from streaming.changelog import HEAD_KEY, Blocks, block_of, damaged, decode
 from streaming.entry import Entry
 from streaming.pending import Pending
-from streaming.topics import JOIN_STATE
 
 
 class JoinState:
@@ -117,7 +115,7 @@ class JoinState:
         head
             The last one in the changelog.
         changes
-            Keys and values of the changelog, all of those that are left, in their order.
+            Keys and values of the changelog, all of those that are left and ours, in their order.
         names
             One object for each name of a decision point.
         revise
@@ -143,6 +141,6 @@ class JoinState:
             self.pending.load(items)
         holding = self.pending.loaded()
         if astray := holding.keys() - stored.keys():
-            raise LogError(f"topic {JOIN_STATE!r}: blocks {sorted(astray)[:5]} are not in the log; restore the topic")
+            raise damaged(f"blocks {sorted(astray)[:5]} are not in the log")
         for number, (size, count) in stored.items():
             self._blocks.add(number, size, count, holding.get(number, 0))

@@ -8,6 +8,7 @@ and the offsets of what it read in one transaction, so that it has happened once
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from engine.config import RewardConfig
 from engine.records import JoinAccounting, JoinHead
 from streaming.book import total
-from streaming.changelog import HEAD_KEY, block_of, head_of
+from streaming.changelog import HEAD_KEY, TOPIC, block_of, head_of, is_ours
 from streaming.cold import ColdTable
 from streaming.dead_letters import dead_letter
 from streaming.effects import Effects
@@ -252,8 +253,11 @@ class JoinerRole:
         joiner = Joiner(self._points, pending, partition=number, max_closings=self._batch)
         try:
             head = _last_head(self._log, number, self._log.ends(JOIN_STATE)[number])
+            own = _own(_scan(self._log, number), number)
             if head is not None:
-                joiner.restore(head, _told(_scan(self._log, number), pending, number))
+                joiner.restore(head, _told(own, pending, number))
+            else:
+                deque(own, maxlen=0)  # nothing is ours, but what is there has to be told
         except BaseException:
             pending.close()
             raise
@@ -325,7 +329,7 @@ def _last_head(log: Log, partition: int, end: int) -> JoinHead | None:
         for record in _scan(log, partition, max(0, end - span)):
             if record.key == HEAD_KEY and record.value is not None:
                 found = record.value
-            elif span >= end:
+            elif span >= end and is_ours(record.key):
                 block_of(record.key or b"")  # of another version?
         if found is not None:
             return head_of(found)
@@ -343,6 +347,23 @@ def _scan(log: Log, partition: int, start: int = 0) -> Iterator[Record]:
         start = records[-1].offset + 1
         size = sum(len(record.value or b"") for record in records) // len(records)
         count = max(4, min(1_000, _READ_BYTES // (size + 1)))
+
+
+def _own(records: Iterable[Record], number: int) -> Iterator[Record]:
+    """Pass on what is part of the state. What anybody else has written there must not stop the join; it is told."""
+    first, count = -1, 0
+    for record in records:
+        if is_ours(record.key):
+            yield record
+        else:
+            first = first if count else record.offset
+            count += 1
+    if count:
+        logger.error(
+            "%s: partition %d has %d records of somebody else, the first one at offset %d. They are ignored; find out "
+            "who writes there, and allow it to the join alone",
+            TOPIC, number, count, first,
+        )  # fmt: skip
 
 
 def _told(records: Iterable[Record], pending: Pending, number: int) -> Iterator[tuple[bytes, bytes | None]]:

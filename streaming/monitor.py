@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from google.protobuf.message import DecodeError
-
 from engine.errors import SnapshotError
 from engine.records import Alarm, Feedback, GenerationStatistics
 from monitoring.generations import GenerationLedger
 from monitoring.reward import RewardMonitor
 from streaming.config import DecisionPointConfig
-from streaming.log import Log, Message, TopicPartition
+from streaming.intake import feedback_of, parsed
+from streaming.log import Log, Message, Record, TopicPartition
 from streaming.topics import ALARMS, FEEDBACK, MONITOR, MONITOR_STATE
 
 logger = logging.getLogger(__name__)
@@ -77,11 +76,11 @@ class MonitorRole:
         }
 
     @staticmethod
-    def _monitor(name: str, point: DecisionPointConfig, data: bytes | None) -> RewardMonitor:
+    def _monitor(name: str, point: DecisionPointConfig, saved: Record | None) -> RewardMonitor:
         settings = point.monitors.reward
-        if data is not None:
+        if saved is not None:
             try:
-                return RewardMonitor.load(data, name, point.reward.range, settings)
+                return RewardMonitor.load(saved.value or b"", name, point.reward.range, settings)
             except SnapshotError as error:
                 logger.warning("%s: the saved monitor is not used: %s", name, error)
         return RewardMonitor(name, point.reward.range, settings)
@@ -90,17 +89,20 @@ class MonitorRole:
         """Watch what is new, or comes within ``timeout_s``; commit when it is time. Returns the number of feedbacks."""
         if self._ahead:
             self._restart()
+        try:
+            return self._step(max_records, timeout_s)
+        except BaseException:
+            # What was read may be half watched: the next step goes back to what was committed.
+            self._ahead = True
+            raise
+
+    def _step(self, max_records: int, timeout_s: float) -> int:
         records = self._consumer.poll(max_records, timeout_s)
         if self._consumer.assignment() != self._assignment:
             # What another member may have watched meanwhile is in its state alone: begin where that stands.
             self._restart()
             records = self._consumer.poll(max_records) if self._consumer.assignment() == self._assignment else []
-        batch = []
-        for record in records:
-            try:
-                batch.append(Feedback.FromString(record.value or b""))
-            except DecodeError:
-                logger.error("%s/%d@%d is no feedback; skipped", record.topic, record.partition, record.offset)
+        batch = [feedback for record in records if (feedback := feedback_of(record)) is not None]
         # Partitions take turns; the order of the decisions is restored as far as the batch reaches.
         batch.sort(key=lambda feedback: feedback.decision.time_ms)
         for feedback in batch:
@@ -174,16 +176,17 @@ def read_statistics(log: Log) -> list[GenerationStatistics]:
     return sorted(found, key=lambda entry: (entry.decision_point, entry.generation))
 
 
-def _read_state(log: Log) -> dict[bytes, bytes]:
-    """Return the last value of each key: a compacted topic keeps older ones until it is compacted."""
-    state: dict[bytes, bytes] = {}
+def _read_state(log: Log) -> dict[bytes, Record]:
+    """Return the last record of each key: a compacted topic keeps older ones until it is compacted."""
+    state: dict[bytes, Record] = {}
     start = 0
     while records := log.read(MONITOR_STATE, 0, start):
-        state |= {record.key: record.value for record in records if record.key and record.value}
+        state |= {record.key: record for record in records if record.key and record.value}
         start = records[-1].offset + 1
     return state
 
 
-def _statistics(state: Mapping[bytes, bytes]) -> list[GenerationStatistics]:
+def _statistics(state: Mapping[bytes, Record]) -> list[GenerationStatistics]:
     prefix = f"{_GENERATION}/".encode()
-    return [GenerationStatistics.FromString(value) for key, value in state.items() if key.startswith(prefix)]
+    found = (parsed(record, GenerationStatistics) for key, record in state.items() if key.startswith(prefix))
+    return [entry for entry in found if entry is not None]

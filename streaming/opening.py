@@ -63,6 +63,21 @@ def declarations(config: Config) -> Mapping[str, Sequence[Topic]]:
     return by_writer
 
 
+def open_existing(config: Config) -> EmbeddedLog | KafkaLog:
+    """Open a log that was begun, and declare nothing: for who looks on, and must leave no trace.
+
+    Raises ``LogError`` where there is no embedded log; on Kafka, reading a topic that does not exist does.
+    """
+    if isinstance(config.log, EmbeddedLogConfig) and not begun(config):
+        raise LogError(f"there is no log yet at {config.log_dir}; it is made by: leeway up")
+    return attach(config)
+
+
+def begun(config: Config) -> bool:
+    """Return whether an embedded log was ever written; opening one would make it."""
+    return any(config.log_dir.glob("*.sqlite"))
+
+
 def open_log(config: Config, needed: Collection[str] | None = None) -> EmbeddedLog | KafkaLog:
     """Open the log with every topic declared; see :func:`declare` for ``needed``, and for ``LogError``."""
     log = attach(config)

@@ -13,7 +13,8 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 import click
 
 from engine.errors import ConfigError, LeewayError
-from streaming.config import log_environment
+from streaming.config import Config, load_config, log_environment
+from streaming.up import refuse_other_log
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -68,6 +69,26 @@ def fail(message: str, status: int) -> NoReturn:
     """End the command with a message on standard error."""
     click.echo(f"leeway: {message}", err=True)
     sys.exit(status)
+
+
+def shortened(text: str, length: int = 80) -> str:
+    """Return the beginning and the end of what others have sent, in characters that do not steer the terminal.
+
+    >>> shortened("k" * 1_000_000, 12), shortened("a\\x1b[2J")
+    ('kkkkkk...kkk', 'a\\\\x1b[2J')
+    """
+    cut = text if len(text) <= length else f"{text[: length // 2]}...{text[len(text) - (length - length // 2 - 3) :]}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cut)
+
+
+def log_config(path: Path) -> Config:
+    """Load the configuration for a command that uses the log.
+
+    Raises ``ConfigError``, also where a running process of the same data directory uses another log.
+    """
+    config = load_config(path)
+    refuse_other_log(config)
+    return config
 
 
 def print_json(value: Any) -> None:

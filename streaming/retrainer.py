@@ -11,6 +11,7 @@ from pathlib import Path
 
 from engine.records import Alarm, Generation
 from streaming.config import DecisionPointConfig
+from streaming.intake import parsed
 from streaming.log import Log
 from streaming.topics import ALARMS, GENERATIONS
 from training.archive import ArchiveReader
@@ -83,7 +84,7 @@ class RetrainerRole:
         self._points = [name for name, point in points.items() if point.retraining.enabled]
         self._read = {ALARMS: 0, GENERATIONS: 0}
         self._looked_ms = 0
-        self._again: tuple[int, RetrainRequest] | None = None
+        self._again: dict[str, tuple[int, RetrainRequest]] = {}
         self._job: tuple[RetrainRequest | None, subprocess.Popen[bytes]] | None = (
             (None, launch(None)) if self._points else None
         )
@@ -100,12 +101,12 @@ class RetrainerRole:
             code = process.poll()
             if code is None:
                 return count
+            count += self._follow()  # before the job is done with: should this fail, the next step comes here again
             self._job = None
-            self._follow()
             if request is not None:
                 logger.info("%s: retraining (%s) ended with status %d", request.point, request.reason, code)
                 if code == ExitCode.RETRYABLE or code < 0:
-                    self._again = (self._clock() + TRY_AGAIN_MS, request)
+                    self._again[request.point] = (self._clock() + TRY_AGAIN_MS, request)
             elif code != 0:
                 logger.error("the model registry is not ready; every retraining tries again")
         if looking:
@@ -115,26 +116,35 @@ class RetrainerRole:
 
     def _start(self) -> None:
         """Start the job that is due, if any."""
-        if self._again is not None and self._clock() >= self._again[0]:
-            request, self._again = self._again[1], None
-            self._job = (request, self._launch(request))
-            return
+        for at_ms, request in self._again.values():
+            if self._clock() >= at_ms:
+                self._begin(request)
+                return
         for point in self._points:
             due = self._scheduler.due(point, self._clock(), partial(self._archive.count, point))
             if due is not None:
                 logger.info("%s: retraining begins (%s)", point, due.reason)
-                self._job = (due, self._launch(due))
+                self._begin(due)
                 return
+
+    def _begin(self, request: RetrainRequest) -> None:
+        # The scheduler takes it for attempted: should no process start, nobody else would ask for it again.
+        self._again[request.point] = (self._clock() + TRY_AGAIN_MS, request)
+        self._job = (request, self._launch(request))
+        del self._again[request.point]
 
     def _follow(self) -> int:
         count = 0
         for topic, start in self._read.items():
             for record in self._log.read(topic, 0, start):
-                value = record.value or b""
                 if topic == ALARMS:
-                    self._scheduler.on_alarm(Alarm.FromString(value))
+                    alarm = parsed(record, Alarm)
+                    if alarm is not None:
+                        self._scheduler.on_alarm(alarm)
                 else:
-                    self._scheduler.on_generation(Generation.FromString(value))
+                    generation = parsed(record, Generation)
+                    if generation is not None:
+                        self._scheduler.on_generation(generation)
                 self._read[topic] = record.offset + 1
                 count += 1
         return count

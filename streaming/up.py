@@ -34,10 +34,10 @@ def run_file(config: Config, role: str) -> Path:
 
 
 def announce(config: Config, role: str, **facts: object) -> None:
-    """Write a role's run file; raises ``LeewayError`` when the disk refuses."""
+    """Write a role's run file, with the log that it uses; raises ``LeewayError`` when the disk refuses."""
     path = run_file(config, role)
     try:
-        write_atomically(path, json.dumps({"pid": os.getpid(), **facts}).encode())
+        write_atomically(path, json.dumps({"pid": os.getpid(), "log": config.log_facts(), **facts}).encode())
     except OSError as error:
         raise LeewayError(f"{path}: cannot be written ({error.strerror}); make room or mend the directory") from error
 
@@ -105,6 +105,48 @@ def announce_joiner(config: Config, **facts: object) -> str:
     name = f"{JOINER}-{os.getpid()}"
     announce(config, name, **facts)
     return name
+
+
+def refuse_other_log(config: Config) -> None:
+    """Raise ``ConfigError`` where a process of this data directory uses another log than the configuration names.
+
+    A command that reads the log would look at one that nothing is in, and say that all is well. Clusters are the same
+    if they have a broker's address in common: an installation may name some of them here and others there.
+    """
+    ours = config.log_facts()
+    for role in ("serve", "work", *joiners(config)):
+        facts = whereabouts(config, role) or {}
+        theirs = facts.get("log")
+        if isinstance(theirs, dict) and not _same_log(ours, theirs):
+            raise ConfigError(
+                f"this command would use {_named(ours)}, but `leeway {role.partition('-')[0]}` (pid {facts['pid']}), "
+                f"which runs on data_dir {config.data_dir}, uses {_named(theirs)}; {_use(ours, theirs)}"
+            )
+
+
+def _same_log(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+    if any(ours[name] != theirs.get(name) for name in ("kind", "topic_prefix")):
+        return False
+    # A data directory has one embedded log, wherever the directory is mounted.
+    return ours["kind"] == "embedded" or bool(_brokers(ours) & _brokers(theirs))
+
+
+def _brokers(log: Mapping[str, str]) -> set[str]:
+    return set(str(log.get("address", "")).removeprefix("kafka://").split(","))
+
+
+def _named(log: Mapping[str, str]) -> str:
+    prefix = f" with topic_prefix {log['topic_prefix']!r}" if log.get("topic_prefix") else ""
+    return f"the {log.get('kind')} log at {log.get('address')}{prefix}"
+
+
+def _use(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """Return what to do to use their log."""
+    if theirs.get("kind") == "embedded":
+        return "leave --log out, and set log.kind to embedded"
+    prefix = theirs.get("topic_prefix", "")
+    more = "" if prefix == ours["topic_prefix"] else f", and set log.topic_prefix to {prefix!r}"
+    return f"add: --log {theirs.get('address')}{more}"
 
 
 def _joiner_names(config: Config) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import kafka
 from kafka import errors
-from kafka.admin import ConfigResource
+from kafka.admin import ConfigResource, MemberToRemove
 from kafka.protocol.consumer import IsolationLevel, OffsetSpec
 
 from engine.errors import LogError
@@ -164,6 +164,14 @@ class KafkaBroker:
                 onlooker.close()
         return offsets
 
+    def remove_member(self, group: str, member_id: str) -> None:
+        """Let the group go on without one that will not come back; nothing happens if it does so already."""
+        name = self.name(group)
+        self._ask(
+            f"leave group {name!r}",
+            lambda admin: admin.remove_group_members(name, [MemberToRemove(member_id=member_id)]),
+        )
+
     def read(self, where: TopicPartition, start: int, max_records: int) -> list[Record]:
         """Return records of a partition from ``start`` on, as far as they are decided."""
         with self._borrowed(where, start) as reader:
@@ -276,7 +284,7 @@ class KafkaBroker:
         }
 
     def _fixed(self, topic: Topic) -> dict[str, str]:
-        fixed = {"cleanup.policy": _policy(topic)}
+        fixed = {"cleanup.policy": "compact" if topic.compacted else "delete"}
         if topic.compacted:
             fixed["segment.bytes"] = str(_COMPACTED_SEGMENT_BYTES)
         if self.settings.min_insync_replicas is not None:
@@ -300,22 +308,18 @@ class KafkaBroker:
             have = {key: entry["value"] for key, entry in found[name].items()}
             if existing[topic.name] != topic.partitions:
                 differences.append(f"{name!r} has partitions {existing[topic.name]}, not {topic.partitions}")
-            if (policy := have["cleanup.policy"]) != (wanted := _policy(topic)):
-                differences.append(f"{name!r} has cleanup.policy {policy!r}, not {wanted!r}")
+            if ("compact" in (policy := have["cleanup.policy"])) != topic.compacted:
+                differences.append(f"{name!r} is{' not' * topic.compacted} compacted (cleanup.policy {policy!r})")
             adjusted = {key: value for key, value in self._adjustable(topic).items() if have[key] != value}
             if adjusted:
                 changes.append(ConfigResource("TOPIC", name, adjusted))
         if differences:
             raise LogError(
-                f"topics exist at {self.settings.where} that are not as declared: {'; '.join(differences)}. Nothing "
+                f"topics exist at {self.settings.where} that are not as declared: {', '.join(differences)}. Nothing "
                 "was created. Set log.partitions to what there is; or delete these topics if they are empty, and "
                 "start again; or begin a new log with another log.topic_prefix"
             )
         return changes
-
-
-def _policy(topic: Topic) -> str:
-    return "compact" if topic.compacted else "delete"
 
 
 class KafkaReader:

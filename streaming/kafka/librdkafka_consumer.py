@@ -52,12 +52,14 @@ class LibrdkafkaConsumer:
         self._rebalance = _Rebalance()
         self._new: frozenset[TopicPartition] = frozenset()
         self._member: _Membership | None = None
+        self._former: str | None = None
         self._error: KafkaError | None = None
         self.rebalances = 0
         self._guard = threading.RLock()
         self._closed = threading.Event()
         self._voice = Voice(broker)
         settings = broker.settings
+        self._dynamic = settings.instance_id is None
         instance = settings.instance_id and f"{group}-{settings.instance_id}"
         with self._voice.explained(f"join group {broker.name(group)!r}"):
             options = member_options(settings, broker.name(group), instance)
@@ -160,6 +162,9 @@ class LibrdkafkaConsumer:
 
     def _fetch(self, max_records: int, timeout_s: float) -> tuple[list[Record], bool]:
         """Return what comes within the timeout, and whether partitions were lost meanwhile."""
+        if self._former is not None:
+            self._broker.remove_member(self._group, self._former)
+            self._former = None
         if self._new:
             self._take_over(timeout_s)
         with self._voice.explained(f"read as a member of group {self._broker.name(self._group)!r}"):
@@ -204,6 +209,10 @@ class LibrdkafkaConsumer:
         if self._rebalance.lost:
             self._rebalance.lost = False
             self._positions, self._moved = {}, False
+            if self._dynamic and self._member is not None:
+                # The library joins anew under another id. Where the broker was away for so long, it still counts the
+                # former one, and would let the group wait a session_timeout for it.
+                self._former = self._member.member_id
             return True
         if self._rebalance.new is None:
             return False

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 from kafka.codec import has_lz4, has_zstd
-from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
 from engine.config import Milliseconds, Model
 
@@ -19,8 +19,17 @@ LEAST_DERIVED_BYTES = 1_048_576
 
 _CODECS = {"lz4": (has_lz4, "lz4"), "zstd": (has_zstd, "zstandard")}
 
+
+def _has_port(address: str) -> str:
+    if not 1 <= int(address.rpartition(":")[2]) <= 65_535:
+        raise ValueError("has a port that does not exist; ports are 1 to 65535")
+    return address
+
+
 ClientName = Literal["kafka-python", "librdkafka"]
-ServerAddress = Annotated[str, Field(pattern=r"^[^\s:/,]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$")]
+ServerAddress = Annotated[
+    str, Field(pattern=r"^[^\s:/,]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$"), AfterValidator(_has_port)
+]
 #: Overrides from the environment are read as YAML: a password of digits alone arrives as a number.
 Secret = Annotated[SecretStr, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 
@@ -101,6 +110,14 @@ class KafkaSettings(Model):
                 "needs a package that is not installed; pip install leeway[librdkafka], or use kafka-python"
             )
         return client
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _begins_a_name(cls, prefix: str) -> str:
+        # "." and ".." are no names for Kafka, and names with "__" before them are its own.
+        if prefix and not prefix[0].isalnum():
+            raise ValueError("must begin with a letter or a digit, such as offers-")
+        return prefix
 
     @field_validator("compression")
     @classmethod

@@ -102,7 +102,7 @@ def publish(log: KafkaLog, rows: Sequence[Feedback]) -> None:
         with log.transaction(JOIN) as transaction:
             for row in rows[first : first + 16]:
                 key, time_ms = row.decision.decision_id.encode(), row.decision.time_ms
-                transaction.send(Message(FEEDBACK, key, row.SerializeToString(), time_ms))
+                transaction.send(Message(FEEDBACK, key, row.SerializeToString(deterministic=True), time_ms))
 
 
 def killed(log: KafkaLog, member: Member, rows: Sequence[Feedback], kills: int, state: Callable[[], int]) -> list[int]:
@@ -128,7 +128,9 @@ def archive_survives(kills: int, log: KafkaLog, settings: KafkaSettings, directo
         archive.finish(len(rows))
 
     records = [Feedback.FromString(value) for value in tail(log, FEEDBACK, 2**40)]
-    assert Counter(record.SerializeToString() for record in records) == Counter(r.SerializeToString() for r in rows)
+    assert Counter(record.SerializeToString(deterministic=True) for record in records) == Counter(
+        r.SerializeToString(deterministic=True) for r in rows
+    )
     found = reader.read("offers", POINT, 0)
     assert Counter(found.decision_id) == Counter(record.decision.decision_id for record in records)
     # Every field of every row: what an archive holds that was written in one go.

@@ -108,7 +108,8 @@ def test_a_damaged_manifest_stops_the_archive_and_nothing_else(service: Service)
     eventually(lambda: service.metric("work", "leeway_role_errors_total", role="archive") >= 2, "the archive to fail")
     assert f"{manifest}: not a manifest of the archive" in service.messages()
     assert "restore it from a copy" in service.messages()
-    (problem,) = doctor(service)
+    role, problem = doctor(service)
+    assert "archive role: does not work, though `work` (pid" in role
     assert "offers archive: cannot be read, so nothing is archived or retrained" in problem
     decide_and_report(service, 10)
     assert service.settled().feedback == BEFORE + 10
@@ -136,7 +137,8 @@ def test_a_damaged_file_of_the_join_stops_no_decision(service: Service, start: i
     assert "the file is damaged" in service.messages()
     # Another role that cannot begin says why, and not that its own first attempt still holds what it needs.
     assert "by another process" not in service.messages()
-    (problem,) = doctor(service)
+    *roles, problem = doctor(service)
+    assert any("join role: does not work" in role for role in roles)
     assert str(file) in problem
     with pytest.raises(grpc.RpcError) as unknown:
         service.status()

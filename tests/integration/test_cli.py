@@ -101,9 +101,17 @@ BAD_FILES = {
         GOOD + "log: {kind: kafka, bootstrap_servers: [here]}\n",
         ["log.bootstrap_servers.0 (line 4)", "'here'", "host:port"],
     ),
+    "no such port": (
+        GOOD + "log: {kind: kafka, bootstrap_servers: ['a:99999']}\n",
+        ["log.bootstrap_servers.0 (line 4)", "'a:99999'", "ports are 1 to 65535"],
+    ),
+    "a prefix of dots": (
+        GOOD + "log: {kind: kafka, bootstrap_servers: ['a:1'], topic_prefix: '..'}\n",
+        ["log.topic_prefix (line 4)", "'..'", "begin with a letter or a digit"],
+    ),
     "a setting of the other log": (
-        GOOD + "log: {kind: kafka, bootstrap_servers: ['a:1'], fsync: true}\n",
-        ["log.fsync (line 4)", "none here; remove it"],
+        GOOD + "log: {kind: embedded, client: librdkafka}\n",
+        ["log.client (line 4)", "none here; remove it"],
     ),
     "half an identity": (
         GOOD + "log: {kind: kafka, bootstrap_servers: ['a:1'], security: {protocol: sasl_ssl}}\n",
@@ -198,6 +206,7 @@ def test_the_log_of_any_configuration_can_be_changed_from_outside(tmp_path: Path
         ("a:1", "kafka://"),
         ("kafka://a", "'a' is not host:port"),
         ("kafka://a:1,", "'' is not host:port"),
+        ("kafka://a:0", "'a:0' has a port that does not exist; ports are 1 to 65535"),
         ("kafka://a:1/offers", "log.topic_prefix"),
         ("kafka://me:hunter2@a:1", "log.security"),
     ],

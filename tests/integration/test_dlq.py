@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,12 +22,13 @@ from engine.records import (
     Outcome,
 )
 from streaming.cli import main
-from streaming.config import load_config
+from streaming.config import load_config, log_environment
 from streaming.dead_letters import dead_letter
 from streaming.log import Log, Message, Record
 from streaming.opening import open_log
 from streaming.serve import now_ms
 from streaming.topics import DEAD_LETTERS, OUTCOMES
+from streaming.up import announce, withdraw
 from streaming.wire import message_of
 from tests.integration.service import leeway, settings
 
@@ -121,9 +123,46 @@ def test_letters_are_chosen_by_reason_age_and_number(filled: Path) -> None:
 
 
 def test_an_empty_list_says_so(path: Path) -> None:
+    with opened(path):
+        pass
     ran = run("dlq", "list", "--config", path)
     assert (ran.exit_code, ran.stdout, ran.stderr) == (0, "", "no dead letters\n")
     assert replayed(path, "--all")[:2] == (0, "replayed 0 records\n")
+
+
+def test_where_there_is_no_log_that_is_said_and_none_is_made(path: Path) -> None:
+    for command in (["list"], ["show", "0:0"], ["replay", "--all"]):
+        ran = run("dlq", *command, "--config", path)
+        assert (ran.exit_code, ran.stdout) == (1, "")
+        assert "there is no log yet at" in ran.stderr
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_process_that_uses_another_log_is_named_with_what_to_add(path: Path) -> None:
+    cluster = load_config(path, log_environment("kafka://a:9092"))
+    announce(cluster, "serve", port=1)
+    for command in (
+        ["dlq", "list"],
+        ["dlq", "show", "0:0"],
+        ["dlq", "replay", "--all"],
+        ["replay"],
+        ["doctor"],
+        ["retrain"],
+    ):
+        ran = run(*command, "--config", path)
+        assert (ran.exit_code, ran.stdout) == (2, ""), command
+        assert f"the embedded log at {cluster.log_dir}, but `leeway serve` (pid {os.getpid()})" in ran.stderr
+        assert "uses the kafka log at kafka://a:9092; add: --log kafka://a:9092\n" in ran.stderr
+    assert not cluster.log_dir.exists()
+    withdraw(cluster, "serve")
+    assert "there is no log yet" in run("dlq", "list", "--config", path).stderr
+
+
+def test_a_long_key_is_shortened_for_people_and_whole_for_programs(path: Path) -> None:
+    put_aside(path, Message(OUTCOMES, b"k" * 1_000_000, b"v", now_ms()), DEAD_LETTER_REASON_UNREADABLE, "why")
+    (line,) = run("dlq", "list", "--config", path).stdout.splitlines()
+    assert line.endswith(f"key {'k' * 40}...{'k' * 37}: why")
+    assert len(listed(path)[0]["key"]) == 1_000_000
 
 
 def test_show_prints_everything(filled: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 
@@ -16,6 +17,7 @@ from engine.errors import LogError
 from streaming.kafka import KafkaLog
 from streaming.kafka.settings import KafkaSettings
 from streaming.log import Message, Topic
+from streaming.topics import topics
 from tests.integration.kafka_topics import GROUP, SINK, SOURCE, TOPICS, Settings, contents, copy, feed
 from tests.kafka_sh import SASL, RunKafkaSh
 
@@ -89,6 +91,47 @@ def test_retention_follows_the_declaration(log: KafkaLog, kafka_settings: Settin
             resource = kafka.admin.ConfigResource("TOPIC", name, ["retention.ms"])
             found = admin.describe_configs([resource], config_filter="all")["topic"][name]["retention.ms"]["value"]
         assert found == str(-1 if retention_ms is None else retention_ms)
+
+
+def test_where_a_topic_exists_otherwise_nothing_is_created_and_all_that_differ_are_named(
+    kafka_settings: Settings,
+) -> None:
+    settings = kafka_settings()
+    prefix = settings.topic_prefix
+    with kafka.KafkaAdminClient(bootstrap_servers=settings.bootstrap_servers) as admin:
+
+        def existing() -> set[str]:
+            return {name for name in admin.list_topics() if name.startswith(prefix)}
+
+        made = {
+            prefix + "feedback": {"num_partitions": 3},
+            prefix + "late": {"num_partitions": 4},
+            prefix + "join_state": {"num_partitions": 2},
+            prefix + "alarms": {"num_partitions": 1, "configs": {"cleanup.policy": "compact", "retention.ms": "77"}},
+        }
+        admin.create_topics(made, wait_for_metadata=True)
+        with closing(KafkaLog(settings)) as log:
+            with pytest.raises(LogError) as refused:
+                log.create(topics(4, 5_000_000))
+            said = str(refused.value)
+            for words in (
+                f"'{prefix}feedback' has partitions 3, not 4",
+                f"'{prefix}join_state' has partitions 2, not 4, '{prefix}join_state' is not compacted",
+                f"'{prefix}alarms' is compacted",
+                "log.partitions",
+                "log.topic_prefix",
+            ):
+                assert words in said
+            assert "late" not in said
+            assert existing() == made.keys()
+            # As the message says: they are empty, so delete them, and start again.
+            admin.delete_topics([name for name in made if not name.endswith("late")])
+            deadline = time.monotonic() + 30.0
+            while existing() != {prefix + "late"}:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            log.create(topics(4, 5_000_000))
+            assert existing() == {prefix + topic.name for topic in topics(4, 5_000_000)}
 
 
 REFUSED = """

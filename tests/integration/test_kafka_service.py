@@ -110,6 +110,12 @@ def test_every_role_works_and_a_signal_ends_them_all(start: Start) -> None:
     assert "kafka: the brokers at" in examined.stdout
     assert "warning" not in examined.stdout
 
+    for command in ("doctor", "replay"):  # whoever forgets --log would look at an empty log
+        refused = leeway(command, "--config", service.path)
+        assert (refused.returncode, refused.stdout) == (2, "")
+        assert f"uses the kafka log at {service.log}" in refused.stderr
+        assert f"add: --log {service.log}, and set log.topic_prefix" in refused.stderr
+
     assert service.stop() == 0
     assert not service.config.log_dir.exists()  # nothing of it went to the embedded log
     # Topics that do not fit the configuration are told by the doctor, and by every role in its own messages.

@@ -211,6 +211,48 @@ def test_bytes_that_are_no_feedback_do_not_stop_the_line(
     assert manifest.offsets == {number: end for number, end in log.ends(FEEDBACK).items() if end}
 
 
+def test_a_feedback_that_cannot_be_is_left_out_alone(
+    log: EmbeddedLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive, rows = tmp_path / "archive", feedbacks(10)
+    rows[2].decision.fallback = 77  # type: ignore[assignment]
+    rows[4].decision.chosen = -1
+    rows[6].reward = float("nan")
+    publish(log, rows)
+    role = ArchiveRole(log, archive, POINTS, Clock())
+    drain(role)
+    role.close()
+    assert ids(archive) == ids_of([row for i, row in enumerate(rows) if i not in (2, 4, 6)])
+    assert role.skipped == 3
+    for name in ("offers-000002", "offers-000004", "offers-000006"):
+        assert f"decision '{name}'" in caplog.text
+
+
+def test_what_was_in_memory_when_the_log_failed_is_archived_once(
+    log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebalance takes a partition, the log fails in the middle of it, and then all is as it was before."""
+    archive, rows = tmp_path / "archive", feedbacks(30)
+    publish(log, rows[:20])
+    role = ArchiveRole(log, archive, POINTS, Clock())
+    assert role.step() == 20
+    publish(log, rows[20:])
+    consumer = role._consumer
+    with monkeypatch.context() as patch:
+
+        def away(_topic: str) -> dict[int, int]:
+            raise LogError("broker away")
+
+        fewer = frozenset(list(consumer.assignment())[1:])
+        patch.setattr(consumer, "assignment", lambda: fewer)
+        patch.setattr(log, "ends", away)
+        with pytest.raises(LogError, match="broker away"):
+            role.step()
+    drain(role)
+    role.close()
+    assert ids(archive) == ids_of(rows)
+
+
 def test_an_archive_of_another_log_is_refused(log: EmbeddedLog, tmp_path: Path) -> None:
     publish(log, feedbacks(20))
     role = ArchiveRole(log, tmp_path / "archive", POINTS, Clock())

@@ -19,6 +19,7 @@ from streaming.changelog import (
     decode,
     encode,
     head_of,
+    is_ours,
 )
 from streaming.entry import Entry
 from streaming.join import Joiner, Source
@@ -133,15 +134,32 @@ def test_what_is_stored_is_bounded_by_what_holds(monkeypatch: pytest.MonkeyPatch
 
 
 def test_keys_of_another_version_are_refused_with_a_remedy() -> None:
-    with pytest.raises(LogError, match=r"join_state.*b'd17'.*another version.*Install that version"):
-        block_of(b"d17")
+    for key in (b"\xffjoin/2/head", b"\xffjoin/2/block/00000001", b"\xffjoin/"):
+        assert is_ours(key)
+        with pytest.raises(LogError, match=r"join_state.*log\.topic_prefix.*join/.*another version.*Run that version"):
+            block_of(key)
     assert block_of(HEAD_KEY) is None
+    assert not any(is_ours(key) for key in (None, b"", b"foreign", b"\xffjoin"))
+
+
+DAMAGED = {
+    "no message": b"\xff",
+    "empty": b"",
+    "a column too short": JoinBlock(stage=JOIN_STAGE_OPEN, decision_ids=[b"d"]).SerializeToString(),
+    "no such point": JoinBlock(
+        stage=JOIN_STAGE_OPEN, decision_ids=[b"d"], due_ms=[1], seen_counts=[0], points=[7]
+    ).SerializeToString(),
+}
+
+
+@pytest.mark.parametrize("value", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_damaged_block_is_told_with_a_remedy(value: bytes) -> None:
+    with pytest.raises(LogError, match=r"join_state.*log\.topic_prefix.*block 3 is damaged.*from a copy.*delete this"):
+        decode(3, value, EVERYTHING, 0)
 
 
 def test_damage_is_told() -> None:
-    with pytest.raises(LogError, match="block 3 is damaged"):
-        decode(3, b"\xff", EVERYTHING, 0)
-    with pytest.raises(LogError, match="block 3 is of stage 9"):
+    with pytest.raises(LogError, match=r"block 3 is of stage 9.*install the version"):
         decode(3, JoinBlock(stage=9, decision_ids=[b"d"]).SerializeToString(), EVERYTHING, 0)  # type: ignore[arg-type]
-    with pytest.raises(LogError, match="head is damaged"):
+    with pytest.raises(LogError, match=r"head is damaged.*from a copy"):
         head_of(b"\xff")

@@ -418,12 +418,62 @@ def test_what_is_dated_far_ahead_is_put_aside_and_moves_no_clock(
     assert read_accounting(log)["page"].late_outcomes == 1  # the one that is not too far ahead
 
 
-def test_state_of_an_older_version_is_refused_with_a_remedy(log: EmbeddedLog, role: JoinerRole) -> None:
+def put(log: EmbeddedLog, *items: tuple[bytes, bytes], partition: int = 0) -> None:
+    """Write into the state from outside."""
     with log.transaction(JOIN) as transaction:
-        transaction.send(Message(JOIN_STATE, b"d17", b"state", 0, partition=0))
+        for key, value in items:
+            transaction.send(Message(JOIN_STATE, key, value, 0, partition=partition))
+
+
+def test_state_of_another_version_is_refused_with_a_remedy(log: EmbeddedLog, role: JoinerRole) -> None:
+    put(log, (b"\xffjoin/2/head", b"state"))
     for read in (role.step, lambda: read_accounting(log)):
-        with pytest.raises(LogError, match=r"b'd17'.*another version.*Install that version"):
+        with pytest.raises(LogError, match=r"join/2/head.*another version.*Run that version"):
             read()
+
+
+def test_a_damaged_block_is_refused_with_a_remedy(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
+    append(log, *(decision(f"d{n}", 0) for n in range(20)))
+    settle(role)
+    role.close()
+    block = next(record for record in contents(log, JOIN_STATE) if record.key != HEAD_KEY)
+    put(log, (block.key or b"", b"\xff\xfe"), partition=block.partition)
+    with pytest.raises(LogError, match=r"join_state.*log\.topic_prefix.*block 1 is damaged.*from a copy.*delete this"):
+        JoinerRole(log, POINTS, clock).step()
+
+
+def test_foreign_records_in_the_state_are_ignored_and_told(
+    log: EmbeddedLog, role: JoinerRole, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once for each restore; also behind the last head, more of them than one look for it takes, and with no head."""
+    names = [f"d{n}" for n in range(60)]
+    append(log, *(decision(name, 0) for name in names))
+    settle(role)
+    book = read_accounting(log)
+    role.close()
+    end = log.ends(JOIN_STATE)[1]
+    put(log, *((b"foreign%d" % n, b"\xff\xfe") for n in range(500)), partition=1)
+    assert read_accounting(log) == book
+    again = JoinerRole(log, POINTS, clock)
+    append(log, *(outcome(name, 50, 1.0) for name in names))
+    settle(again)
+    (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    for words in ("join_state", "log.topic_prefix", "partition 1 ", " 500 records", f"offset {end}."):
+        assert words in told.getMessage()
+    clock.now_ms = 1_200
+    settle(again)
+    assert feedback_of(log) == dict.fromkeys(names, (1.0, False))
+
+
+def test_foreign_records_where_there_is_no_state_yet_are_told(
+    log: EmbeddedLog, role: JoinerRole, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(log, (b"foreign", b"\xff\xfe"), partition=2)
+    assert read_accounting(log) == {}
+    append(log, decision("d", 0))
+    settle(role)
+    assert caplog.text.count("partition 2 has 1 records of somebody else, the first one at offset 0") == 1
+    assert role.pending() == 1
 
 
 def test_a_full_disk_below_the_swap_is_told_and_loses_nothing(log: EmbeddedLog, clock: Clock, tmp_path: Path) -> None:

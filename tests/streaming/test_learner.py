@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.config import DecisionPoint
+from engine.errors import LogError, SnapshotError
 from engine.oracles import LightGBMOracle, LinearLearner, LinearOracle
 from engine.policy import Policy
-from engine.records import Alarm, Feedback, Generation
+from engine.records import Alarm, Feedback, Generation, Value
 from engine.store import PolicyStore
 from streaming.embedded import EmbeddedLog
 from streaming.learner import LearnerRole
-from streaming.log import Message
-from streaming.topics import ALARMS, GENERATIONS
+from streaming.log import Message, Record
+from streaming.topics import ALARMS, FEEDBACK, GENERATIONS
 from tests.streaming.samples import NAME, POINT, Clock, append, feedback, opened
 from training.learner_file import learner_path, save_learner
 
@@ -304,3 +305,224 @@ def test_a_promotion_ends_the_exploration_and_older_alarms_do_not_start_it_again
     clock.now_ms += 5_000
     learner.step()
     assert serving(store).uniform_share == 0.0
+
+
+# ---- records by another hand, and errors while it learns
+
+
+def spoilt(number: int, spoil: Callable[[Feedback], None]) -> Feedback:
+    made = feedback(number, 1.0)
+    made.decision.decision_id = "spoilt"
+    spoil(made)
+    return made
+
+
+def set_to(path: str, value: object) -> Callable[[Feedback], None]:
+    def spoil(made: Feedback) -> None:
+        setattr(made if path == "reward" else made.decision, path, value)
+
+    return spoil
+
+
+def set_probabilities(*values: float) -> Callable[[Feedback], None]:
+    def spoil(made: Feedback) -> None:
+        made.decision.probabilities[:] = values
+
+    return spoil
+
+
+def without_actions(made: Feedback) -> None:
+    made.decision.ClearField("actions")
+    made.decision.ClearField("probabilities")
+
+
+def with_short_context(made: Feedback) -> None:
+    made.decision.context.packed = b"abc"
+
+
+def with_text_for_a_vector(made: Feedback) -> None:
+    made.decision.context.packed = b""
+    made.decision.context.named["x"].CopyFrom(Value(text="abc"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (set_to("chosen", 99), "chosen is 99, but there are 2 actions"),
+        (set_to("chosen", -1), "chosen is -1, but there are 2 actions"),
+        (without_actions, "chosen is 0, but there are 0 actions"),
+        (set_probabilities(), "has 0 entries for 2 actions"),
+        (set_probabilities(0.5, 0.25, 0.25), "has 3 entries for 2 actions"),
+        (set_probabilities(float("nan"), 0.5), "sum nan"),
+        (set_probabilities(-0.5, 1.5), "least -0.5"),
+        (set_probabilities(0.0, 1.0), "the chosen action has probability 0.0"),
+        (set_to("reward", float("nan")), "reward is nan"),
+        (set_to("reward", 1e300), "reward is 1e+300"),
+        (set_to("time_ms", -5), "time_ms is -5"),
+        (set_to("fallback", 77), "fallback is 77"),
+        (set_to("packed_actions", b"abc"), "packed_actions"),
+        (with_short_context, "context.packed"),
+        (with_text_for_a_vector, "must be a list of numbers"),
+    ],
+)
+def test_a_feedback_that_cannot_be_learned_is_named_and_left_out_alone(
+    log: EmbeddedLog,
+    store: PolicyStore,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+    spoil: Callable[[Feedback], None],
+    problem: str,
+) -> None:
+    learner = role(log, store, clock)
+    fill(log, *range(20))
+    append(log, spoilt(20, spoil))
+    fill(log, *range(20, 40))
+    clock.now_ms += 1_000
+    learner.step()
+    assert serving(store).learned == 40
+    np.testing.assert_allclose(theta(serving(store)), learned_from(*range(40)), atol=1e-12)
+    (line,) = (record.message for record in caplog.records if record.levelno == logging.ERROR)
+    partition, offset = where_is(log, b"spoilt")
+    assert f"{FEEDBACK}/{partition}@{offset}" in line
+    assert "'spoilt'" in line
+    assert problem in line
+
+
+def where_is(log: EmbeddedLog, key: bytes) -> tuple[int, int]:
+    """Return partition and offset of the feedback with a key."""
+    for partition in log.ends(FEEDBACK):
+        for record in log.read(FEEDBACK, partition):
+            if record.key == key:
+                return record.partition, record.offset
+    raise AssertionError(f"no feedback {key!r}")
+
+
+@pytest.mark.parametrize(("topic", "name"), [(ALARMS, "alarm"), (GENERATIONS, "generation"), (FEEDBACK, "feedback")])
+def test_foreign_bytes_are_named_and_what_stands_beside_them_is_learned(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, caplog: pytest.LogCaptureFixture, topic: str, name: str
+) -> None:
+    learner = role(log, store, clock)
+    fill(log, *range(40))
+    log.append([Message(topic, None, b"\x00\xffgarbage", 0)])
+    offset = log.ends(topic)[0] - 1
+    clock.now_ms += 1_000
+    learner.step()
+    assert serving(store).learned == 40
+    assert f"{topic}/0@{offset} is no {name}; skipped" in caplog.text
+
+
+def test_a_generation_for_other_features_is_not_served(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = DecisionPoint.model_validate({"context": {"x": {"type": "vector", "size": 3}}})
+    learner = role(log, store, clock, other)
+    before = store.current(NAME)
+    promote(log, store)
+    learner.step()
+    assert store.current(NAME) == before
+    assert "was trained for other features" in caplog.text
+
+
+@pytest.mark.parametrize("learned", [False, True], ids=["before", "after"])
+def test_an_error_while_learning_loses_and_repeats_nothing(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch, learned: bool
+) -> None:
+    learner = role(log, store, clock)
+    fill(log, *range(20))
+    clock.now_ms += 3_000
+    learner.step()  # checkpoints
+    fill(log, *range(20, 30))
+    learner.step()  # is learned and not checkpointed
+    fill(log, *range(30, 40))
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "_learn", raising_after(learner._learn) if learned else raising_after(lambda _: None))
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="out of the blue"):
+                learner.step()
+    clock.now_ms += 1_000
+    learner.step()
+    assert serving(store).learned == 40
+    np.testing.assert_allclose(theta(serving(store)), learned_from(*range(40)), atol=1e-12)
+
+
+def test_what_was_half_learned_is_not_checkpointed_at_the_end(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = role(log, store, clock)
+    fill(log, *range(40))
+    monkeypatch.setattr(learner, "_learn", raising_after(learner._learn))
+    with pytest.raises(RuntimeError, match="out of the blue"):
+        learner.step()
+    learner.close()
+    again = role(log, store, clock)
+    clock.now_ms += 1_000
+    again.step()
+    assert serving(store).learned == 40
+
+
+def test_what_the_log_gave_before_it_failed_is_read_again(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = role(log, store, clock)
+    learner.step()
+    fill(log, *range(40))
+    consumer = learner._consumer
+    read = consumer.poll
+
+    def lose(max_records: int = 1_000, timeout_s: float = 0.0) -> list[Record]:
+        read(max_records, timeout_s)
+        raise LogError("connection lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer, "poll", lose)
+        with pytest.raises(LogError, match="connection lost"):
+            learner.step()
+    clock.now_ms += 1_000
+    learner.step()
+    assert serving(store).learned == 40
+
+
+def test_a_policy_that_could_not_be_published_is_published_when_it_can(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = role(log, store, clock)
+    fill(log, *range(40))
+    clock.now_ms += 1_000
+    with monkeypatch.context() as patch:
+
+        def refuse(_policy: Policy) -> None:
+            raise SnapshotError("disk full")
+
+        patch.setattr(store, "publish", refuse)
+        with pytest.raises(SnapshotError, match="disk full"):
+            learner.step()
+    learner.step()
+    assert serving(store).learned == 40
+
+
+def test_statistics_without_a_solution_stop_no_other_decision_point(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two features of 1e9 leave nothing of the ridge: the policy before goes on serving, and the role goes on."""
+    learner = role(log, store, clock)
+    fill(log, *range(10))
+    clock.now_ms += 1_000
+    learner.step()
+    before = store.current(NAME)
+    huge = feedback(10, 1.0)
+    huge.decision.context.packed = struct.pack("<2f", 1e9, 1e9)
+    append(log, huge)
+    clock.now_ms += 3_000
+    assert learner.step() == 1
+    assert store.current(NAME) == before
+    assert "give them a scale" in caplog.text
+
+
+def raising_after(learn: Callable[..., None]) -> Callable[..., None]:
+    """Return what learns and then fails."""
+
+    def fail(*arguments: object) -> None:
+        learn(*arguments)
+        raise RuntimeError("out of the blue")
+
+    return fail

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from engine.errors import LogError
-from engine.records import Alarm
+from engine.records import Alarm, Feedback
 from streaming.embedded import EmbeddedLog, EmbeddedTransaction
 from streaming.insight import latest_alarms
 from streaming.log import Message
 from streaming.monitor import MonitorRole, read_statistics
-from streaming.topics import FEEDBACK, MONITOR_STATE
+from streaming.topics import ALARMS, FEEDBACK, MONITOR_STATE
 from tests.streaming.samples import NAME, POINT, Clock, append, feedback, opened
 
 POINTS = {NAME: POINT}
@@ -161,3 +161,59 @@ def test_what_cannot_be_watched_does_not_stop_the_line(log: EmbeddedLog, clock: 
     append(log, feedback(0, float("nan")), feedback(1, 1.0, version="no version"), *STREAM)
     role.step()
     assert len(latest_alarms(log)) == 1
+
+
+def test_an_impossible_reward_does_not_spoil_the_book(log: EmbeddedLog, clock: Clock) -> None:
+    role = MonitorRole(log, POINTS, clock)
+    append(log, feedback(0, 1.0), feedback(1, float("nan")), feedback(2, 1.0))
+    role.step()
+    role.close()
+    assert [(entry.feedback, entry.reward_sum) for entry in read_statistics(log)] == [(2, 2.0)]
+
+
+def test_an_error_in_the_middle_of_a_batch_watches_each_feedback_once(
+    log: EmbeddedLog, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    role = MonitorRole(log, POINTS, clock)
+    append(log, *STREAM[:20])
+    clock.now_ms += 2_000
+    role.step()  # commits
+    append(log, *STREAM[20:40])
+    watch, left = role._watch, 10
+
+    def fail_at_the_tenth(entry: Feedback) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise RuntimeError("out of the blue")
+        watch(entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(role, "_watch", fail_at_the_tenth)
+        with pytest.raises(RuntimeError, match="out of the blue"):
+            role.step()
+    role.step()
+    role.close()
+    assert role.monitors[NAME].seen == 40
+    assert [entry.feedback for entry in read_statistics(log)] == [40]
+
+
+def test_foreign_bytes_among_the_alarms_and_the_books_are_named_and_passed_over(
+    log: EmbeddedLog, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    role = MonitorRole(log, POINTS, clock)
+    append(log, *STREAM)
+    role.step()
+    role.close()
+    key = f"generation/{NAME}/7".encode()
+    log.append(
+        [Message(ALARMS, None, b"\x00\xffgarbage", 0), Message(MONITOR_STATE, key, b"\x00\xffgarbage", 0)],
+    )
+    assert len(latest_alarms(log)) == 1
+    assert f"{ALARMS}/0@{log.ends(ALARMS)[0] - 1} is no alarm; skipped" in caplog.text
+    assert [entry.feedback for entry in read_statistics(log)] == [220]
+    where = f"{MONITOR_STATE}/0@{log.ends(MONITOR_STATE)[0] - 1}"
+    assert f"{where} is no generationstatistics; skipped" in caplog.text
+    again = MonitorRole(log, POINTS, clock)
+    again.step()
+    assert again.monitors[NAME].seen == 220

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.errors import LogError
 from engine.records import Alarm, Generation
 from streaming.embedded import EmbeddedLog
 from streaming.log import Message
@@ -120,3 +121,79 @@ def test_what_failed_in_passing_is_tried_again_soon(
     clock.now_ms += TRY_AGAIN_MS
     run(role, jobs, clock)
     assert len(jobs.asked) == 1 + again
+
+
+def test_foreign_bytes_are_named_and_the_alarm_behind_them_is_heard(
+    log: EmbeddedLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs, clock, archive = Jobs(), Clock(), Archive(tmp_path)
+    for topic in (ALARMS, GENERATIONS):
+        log.append([Message(topic, None, b"\x00\xffgarbage", 0)])
+    alarm(log, change_ms=7_000)
+    archive.rows = 10
+    role = start(log, jobs, clock, archive)
+    run(role, jobs, clock)
+    assert jobs.asked == [RetrainRequest(NAME, "drift", 7_000)]
+    assert f"{ALARMS}/0@0 is no alarm; skipped" in caplog.text
+    assert f"{GENERATIONS}/0@0 is no generation; skipped" in caplog.text
+
+
+def test_what_was_asked_for_is_not_forgotten_when_no_process_can_be_started(log: EmbeddedLog, tmp_path: Path) -> None:
+    jobs, clock, archive = Jobs(), Clock(), Archive(tmp_path)
+    full = [OSError(11, "Resource temporarily unavailable")]
+
+    def launch(request: RetrainRequest | None) -> subprocess.Popen[bytes]:
+        if request is not None and full:
+            raise full.pop()
+        return jobs(request)
+
+    role = RetrainerRole(log, {NAME: POINT}, archive, launch, clock)
+    run(role, jobs, clock)
+    alarm(log, change_ms=7_000)
+    archive.rows = 10
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        run(role, jobs, clock)
+    clock.now_ms += TRY_AGAIN_MS
+    run(role, jobs, clock)
+    assert jobs.asked == [RetrainRequest(NAME, "drift", 7_000)]
+
+
+def test_each_decision_point_that_failed_in_passing_is_tried_again(log: EmbeddedLog, tmp_path: Path) -> None:
+    jobs, clock, archive = Jobs(), Clock(), Archive(tmp_path)
+    jobs.status = ExitCode.RETRYABLE
+    archive.rows = 10
+    for name in (NAME, "other"):
+        record = Alarm(decision_point=name, change_ms=7_000, detected_ms=7_050, calls_for_retraining=True)
+        log.append([Message(ALARMS, name.encode(), record.SerializeToString(), 0)])
+    role = RetrainerRole(log, {NAME: POINT, "other": POINT}, archive, jobs, clock)
+    run(role, jobs, clock, 4)
+    assert [request.point for request in jobs.asked] == [NAME, "other"]
+    clock.now_ms += TRY_AGAIN_MS
+    run(role, jobs, clock, 3)
+    assert [request.point for request in jobs.asked[2:]] == [NAME, "other"]
+
+
+def test_the_end_of_a_job_is_not_missed_when_the_log_fails_just_then(
+    log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, clock, archive = Jobs(), Clock(), Archive(tmp_path)
+    role = start(log, jobs, clock, archive)
+    alarm(log, change_ms=7_000)
+    archive.rows = 10
+    jobs.status = ExitCode.RETRYABLE
+    clock.now_ms += 1_000
+    role.step()
+    assert jobs.last is not None
+    jobs.last.wait(30)
+    with monkeypatch.context() as patch:
+
+        def away(*_arguments: object) -> None:
+            raise LogError("broker away")
+
+        patch.setattr(log, "read", away)
+        with pytest.raises(LogError, match="broker away"):
+            role.step()
+    role.step()
+    clock.now_ms += TRY_AGAIN_MS
+    run(role, jobs, clock)
+    assert len(jobs.asked) == 2

@@ -104,7 +104,34 @@ class TestClusterAway:
         assert "40 records stay in the spool" in caplog.text
         log, _ = opened(config)
         assert recalled(log) == sorted(f"d{n}" for n in range(40))
-        assert "a retry of one decides anew: it cannot be reached" in caplog.text
+        assert "a retry of one decides anew: " in caplog.text
+        log.close(HURRY)
+
+    def test_the_reason_is_told_why_decisions_of_the_cluster_are_not_known(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The cluster may well be there, and have other topics."""
+        monkeypatch.setattr(serving_log, "PATIENCE_S", 1.0)
+        log, _ = opened(configured(tmp_path, CLUSTER, "disk"))
+        recalled(log)
+        assert "a retry of one decides anew: Kafka at broker:9092: cannot connect" in caplog.text
+        log.close(HURRY)
+
+    def test_a_cluster_that_has_not_answered_yet_is_told_as_that(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked, ended = threading.Event(), threading.Event()
+
+        def silent(*_: object) -> None:
+            asked.set()
+            ended.wait(30)
+
+        monkeypatch.setattr(serving_log, "declare", silent)
+        log, _ = opened(configured(tmp_path, CLUSTER, "disk"))
+        assert asked.wait(30)
+        recalled(log)
+        ended.set()
+        assert "a retry of one decides anew: it has not answered within 0.05 s" in caplog.text
         log.close(HURRY)
 
     def test_a_record_that_the_cluster_would_never_take_is_refused_at_once(self, tmp_path: Path) -> None:

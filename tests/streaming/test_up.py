@@ -5,8 +5,18 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ConfigError
-from streaming.config import Config, load_config
-from streaming.up import announce, announce_joiner, commands, hold_role, joiners, run_file, whereabouts, withdraw
+from streaming.config import Config, KafkaLogConfig, load_config
+from streaming.up import (
+    announce,
+    announce_joiner,
+    commands,
+    hold_role,
+    joiners,
+    refuse_other_log,
+    run_file,
+    whereabouts,
+    withdraw,
+)
 
 TEXT = """
 version: 1
@@ -49,6 +59,55 @@ def test_members_of_the_join_announce_themselves_beside_each_other(config: Confi
     assert not dead.exists()
     withdraw(config, name)
     assert joiners(config) == []
+
+
+def on_kafka(config: Config, *servers: str, prefix: str = "") -> Config:
+    log = KafkaLogConfig.model_validate({"kind": "kafka", "bootstrap_servers": servers, "topic_prefix": prefix})
+    return config.model_copy(update={"log": log})
+
+
+def test_a_run_file_names_the_log_and_no_password(config: Config) -> None:
+    said = {"kind": "kafka", "bootstrap_servers": ["a:1", "b:2"], "topic_prefix": "east-"}
+    security = {"protocol": "sasl_ssl", "username": "me", "password": "hunter2"}
+    log = KafkaLogConfig.model_validate({**said, "security": security})
+    announce(config.model_copy(update={"log": log}), "serve")
+    facts = whereabouts(config, "serve")
+    assert facts is not None
+    assert facts["log"] == {"kind": "kafka", "address": "kafka://a:1,b:2", "topic_prefix": "east-"}
+    assert "hunter2" not in run_file(config, "serve").read_text()
+
+
+def test_who_uses_the_log_of_the_running_processes_is_let_through(config: Config) -> None:
+    refuse_other_log(config)  # nothing runs
+    announce(config, "serve")
+    refuse_other_log(config)
+    announce(on_kafka(config, "a:1", "b:1"), "serve")
+    refuse_other_log(on_kafka(config, "b:1", "c:1"))  # a cluster may be named by any of its brokers
+    run_file(config, "serve").write_text('{"pid": 1}')  # of another version
+    refuse_other_log(config)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "remedy"),
+    [
+        ("a:1", None, "add: --log kafka://a:1"),
+        ("a:1", "b:1", "add: --log kafka://a:1"),
+        (None, "a:1", "leave --log out, and set log.kind to embedded"),
+    ],
+)
+def test_who_would_use_another_log_is_refused(
+    config: Config, theirs: str | None, ours: str | None, remedy: str
+) -> None:
+    announce_joiner(config if theirs is None else on_kafka(config, theirs))  # one process is enough
+    with pytest.raises(ConfigError, match=r"`leeway join` \(pid \d+\)") as refused:
+        refuse_other_log(config if ours is None else on_kafka(config, ours))
+    assert str(refused.value).endswith(remedy)
+
+
+def test_another_prefix_is_another_log(config: Config) -> None:
+    announce(on_kafka(config, "a:1", prefix="east-"), "work")
+    with pytest.raises(ConfigError, match=r"with topic_prefix 'east-'; .* and set log.topic_prefix to 'east-'$"):
+        refuse_other_log(on_kafka(config, "a:1"))
 
 
 def test_what_up_starts(config: Config) -> None:
