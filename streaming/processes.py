@@ -67,7 +67,7 @@ def _state(config: Config, process: str, facts: Mapping[str, object]) -> Iterato
         elif sample.name == "leeway_decisions_unrecorded_total" and sample.value > 0:
             words = (
                 f"{sample.value:.0f} decisions were answered unrecorded since `{process}` started, but for retries "
-                "that were recorded: their rewards are not learned. Neither the brokers nor the spool took them: bring the "
+                "that were recorded: their rewards are not learned. Neither brokers nor spool took them: bring the "
                 f"brokers back, make room on the disk or raise log.spool_max_bytes, and see the messages of `{process}`"
             )
             yield Finding(Level.WARNING, f"{sample.labels.get('decision_point', '')} recording", words)
