@@ -193,6 +193,11 @@ def test_the_learner_begins_anew_with_a_new_log(service: Service, caplog: pytest
 def feedback() -> Feedback:
     request = offer()
     decision = Decision(
-        decision_id="d", decision_point="offers", time_ms=1, context=request.context, actions=request.actions
+        decision_id="d",
+        decision_point="offers",
+        time_ms=1,
+        context=request.context,
+        actions=request.actions,
+        probabilities=[1.0 / len(request.actions)] * len(request.actions),
     )
     return Feedback(decision=decision, reward=1.0, outcomes=1)
