@@ -210,7 +210,7 @@ def test_a_start_without_a_broker_and_topics_that_do_not_fit(
     try:
         cluster.create(topics(3, 3_600_000))
         with running(tmp_path, on_kafka(address), "serve") as service:
-            eventually(lambda: "with partitions 3, not 4" in service.messages(), "the difference to be told")
+            eventually(lambda: "has partitions 3, not 4" in service.messages(), "the difference to be told")
             with service.client() as client:
                 # Known by their ids from the spool: a retry gets the answer that will be in the log.
                 again = {key: client.decide("offers", CONTEXT, ACTIONS, key) for key in first}
