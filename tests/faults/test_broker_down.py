@@ -193,6 +193,7 @@ def test_no_decision_fails_or_is_lost_while_the_broker_is_down(
     print(f"{len(load.decided)} decisions, {twice} records arrived twice")
 
 
+@pytest.mark.slow
 def test_a_start_without_a_broker_and_topics_that_do_not_fit(
     tmp_path: Path, kafka_of_its_own: tuple[str, RunKafkaSh]
 ) -> None:

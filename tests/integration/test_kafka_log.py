@@ -325,6 +325,7 @@ def test_close_ends_a_poll_that_waits(log: KafkaLog) -> None:
         assert waiting.result() == []
 
 
+@pytest.mark.slow
 def test_producer_and_consumer_live_through_a_restart_of_the_broker(
     kafka_of_its_own: tuple[str, RunKafkaSh], kafka_settings: Settings, start: Callable[[KafkaSettings], Process]
 ) -> None:

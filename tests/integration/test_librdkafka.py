@@ -171,6 +171,7 @@ def test_a_zombie_that_wakes_is_fenced(log: KafkaLog, settings: Settings, point:
 
 @pytest.mark.kafka
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_member_that_was_expelled_cannot_commit_and_notices(log: KafkaLog, settings: Settings) -> None:
     sent = feed(log, 0, 40)
     with closing(KafkaLog(settings(max_poll_interval=6_000))) as sleeper:
