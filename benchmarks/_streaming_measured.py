@@ -14,7 +14,8 @@ import pstats
 import select
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -187,24 +188,19 @@ def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-class _profiled:  # noqa: N801  (a context, used as one)
+@contextmanager
+def _profiled(path: str | None) -> Iterator[None]:
     """Write where the time of the main thread goes, if a file is given."""
-
-    def __init__(self, path: str | None) -> None:
-        self._path = path
-        self._profile = cProfile.Profile()
-
-    def __enter__(self) -> None:
-        if self._path:
-            self._profile.enable()
-
-    def __exit__(self, *_: object) -> None:
-        if self._path:
-            self._profile.disable()
-            with Path(self._path).open("w") as file:
-                statistics = pstats.Stats(self._profile, stream=file).strip_dirs()
-                statistics.sort_stats("tottime").print_stats(60)
-                statistics.sort_stats("cumulative").print_stats(60)
+    if path is None:
+        yield
+        return
+    profile = cProfile.Profile()
+    with profile:
+        yield
+    with Path(path).open("w") as file:
+        statistics = pstats.Stats(profile, stream=file).strip_dirs()
+        statistics.sort_stats("tottime").print_stats(60)
+        statistics.sort_stats("cumulative").print_stats(60)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def replay_letters(
             named = [_letter(log, *place) for place in dict.fromkeys(places)]
             for letter in named:
                 original(letter)  # refuses before anything is sent
-            letters: Letters = lambda: named  # noqa: E731
+            letters: Letters = partial(list, named)
         else:
             letters = partial(new_letters, log, ends, reason)
         counts = Counter(letter.topic for letter in letters()) if dry_run else replay(log, letters, _progress)
