@@ -416,6 +416,6 @@ def test_the_join_is_the_same_as_on_the_embedded_log(kafka_settings: Settings, t
     with closing(KafkaLog(kafka_settings())) as log:
         found = join(log)
     assert len(expected[FEEDBACK]) == 200
-    assert expected[LATE]
-    assert expected[DEAD_LETTERS]
-    assert found == expected
+    # What is late, and what belongs to no decision any more, depends on the order in which the topics are read: the
+    # trials below tests/faults/join compare that, with records for which it does not.
+    assert found[FEEDBACK] == expected[FEEDBACK]
