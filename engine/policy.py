@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engine.config import DecisionPoint
 from engine.exploration import Exploration, make_exploration
 from engine.features import Encoded, Encoder
-from engine.oracles import LinearLearner, Oracle
+from engine.oracles import LinearLearner, Oracle, predict
+from engine.prediction import Prediction
 from engine.records import policy_version
 
 Float64 = NDArray[np.float64]
@@ -93,24 +94,30 @@ class Policy:
             hasher.update(np.ascontiguousarray(array).tobytes())
         return hasher.hexdigest()
 
-    def scores(self, encoded: Encoded) -> Float64:
-        """Return the oracle's score of every action, excluded ones too; raises ``OracleFailure``."""
+    def predict(self, encoded: Encoded) -> Prediction:
+        """Return what the oracle says of every action, excluded ones too; raises ``OracleFailure``."""
         try:
-            scores = self.oracle.predict(encoded.X, encoded.codes)
+            prediction = predict(self.oracle, encoded.X, encoded.codes, self.exploration.needs)
         except Exception as error:
             # Whatever goes wrong in a model must not cost the caller the decision.
             raise OracleFailure(f"{type(error).__name__}: {error}") from error
-        if scores.shape != encoded.codes.shape:
-            raise OracleFailure(f"scores of shape {scores.shape} for {len(encoded.codes)} actions")
-        # In units of the reward's range, as the exploration gets them; NaN fails the comparison too.
-        if not float(np.abs(scores).max()) * self._unit <= sys.float_info.max:
-            raise OracleFailure(f"score {scores[np.abs(scores).argmax()]} is not finite in units of the reward's range")
-        return scores
+        if prediction.mean.shape != encoded.codes.shape:
+            raise OracleFailure(f"scores of shape {prediction.mean.shape} for {len(encoded.codes)} actions")
+        for name, values in (
+            ("score", prediction.mean),
+            ("std", prediction.std),
+            ("member's score", prediction.members),
+        ):
+            # In units of the reward's range, as the exploration gets them; NaN fails the comparison too.
+            if values is not None and not float(np.abs(values).max()) * self._unit <= sys.float_info.max:
+                worst = values.flat[np.abs(values).argmax()]
+                raise OracleFailure(f"{name} {worst} is not finite in units of the reward's range")
+        return prediction
 
-    def pmf(self, scores: Float64, available: NDArray[np.bool_]) -> Float64:
+    def pmf(self, prediction: Prediction, available: NDArray[np.bool_]) -> Float64:
         """Return the probability of each action; 0 where it is not available."""
-        p = np.zeros(len(scores))
-        p[available] = self.exploration.pmf(scores[available] * self._unit, self.learned)
+        p = np.zeros(len(available))
+        p[available] = self.exploration.pmf(prediction.take(available).times(self._unit), self.learned)
         if self.uniform_share:
             p = (1.0 - self.uniform_share) * p + self.uniform_share * uniform_pmf(available)
         return p

@@ -22,12 +22,13 @@ def mismatch(decision: Decision, policy: Policy) -> str:
         return f"request does not fit the policy's schema: {error}"
     if decision.fallback == FALLBACK_REASON_NONE:
         try:
-            scores = policy.scores(encoded)
+            prediction = policy.predict(encoded)
         except OracleFailure as failure:
             return f"oracle fails now, and did not then: {failure}"
-        if scores.tolist() != list(decision.scores):
-            return f"scores {list(decision.scores)} were logged, {scores.tolist()} recomputed"
-        vector = policy.pmf(scores, encoded.available).tolist()
+        scores = prediction.mean.tolist()
+        if scores != list(decision.scores):
+            return f"scores {list(decision.scores)} were logged, {scores} recomputed"
+        vector = policy.pmf(prediction, encoded.available).tolist()
     else:
         if decision.scores:
             return f"scores {list(decision.scores)} were logged, a fallback has none"

@@ -67,7 +67,7 @@ class PolicyModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow pu
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Return the column ``score``: the expected reward of each row; see ``encode_frame``."""
-        return pd.DataFrame({"score": self.policy.scores(encode_frame(self.policy, model_input))})
+        return pd.DataFrame({"score": self.policy.predict(encode_frame(self.policy, model_input)).mean})
 
 
 mlflow.models.set_model(PolicyModel())

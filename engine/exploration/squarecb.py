@@ -10,12 +10,13 @@ from typing import ClassVar
 import numpy as np
 
 from engine.config import ExplorationConfig, SquareCBConfig
-from engine.exploration.base import Float64
+from engine.exploration.base import Exploration, Float64
+from engine.prediction import Prediction
 
-_GREATEST = np.finfo(np.float64).max
+_GREATEST = float(np.finfo(np.float64).max)
 
 
-class SquareCB:
+class SquareCB(Exploration):
     """Probability of an action falls with the inverse of its gap to the best score.
 
     With K actions, gap_a = max(f) - f_a and gamma = ``gamma_scale`` * learned ** ``gamma_exponent``::
@@ -36,7 +37,7 @@ class SquareCB:
     --------
     >>> import numpy as np
     >>> explore = SquareCB(gamma_scale=10.0, gamma_exponent=0.0)
-    >>> explore.pmf(np.array([0.8, 0.75, 0.5, 0.1]), learned=1).round(4).tolist()
+    >>> explore.pmf(Prediction(np.array([0.8, 0.75, 0.5, 0.1])), learned=1).round(4).tolist()
     [0.544, 0.2222, 0.1429, 0.0909]
     """
 
@@ -54,10 +55,11 @@ class SquareCB:
 
     def gamma(self, learned: int) -> float:
         """Return gamma after ``learned`` feedbacks; 0 (uniform) before the first."""
-        return self.gamma_scale * learned**self.gamma_exponent if learned > 0 else 0.0
+        return min(self.gamma_scale * learned**self.gamma_exponent, _GREATEST) if learned > 0 else 0.0
 
-    def pmf(self, scores: Float64, learned: int) -> Float64:
+    def pmf(self, prediction: Prediction, learned: int) -> Float64:
         """Return the inverse-gap-weighted vector."""
+        scores = prediction.mean
         top = scores.max()
         best = scores == top
         with np.errstate(over="ignore"):

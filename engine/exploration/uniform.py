@@ -7,14 +7,15 @@ from typing import ClassVar
 import numpy as np
 
 from engine.config import ExplorationConfig
-from engine.exploration.base import Float64
+from engine.exploration.base import Exploration, Float64
+from engine.prediction import Prediction
 
 
-class Uniform:
+class Uniform(Exploration):
     """Every action with probability 1/K.
 
     >>> import numpy as np
-    >>> Uniform().pmf(np.array([0.3, 0.9]), learned=100).tolist()
+    >>> Uniform().pmf(Prediction(np.array([0.3, 0.9])), learned=100).tolist()
     [0.5, 0.5]
     """
 
@@ -25,6 +26,6 @@ class Uniform:
         """Build it; there is nothing to configure."""
         return cls()
 
-    def pmf(self, scores: Float64, learned: int) -> Float64:
+    def pmf(self, prediction: Prediction, learned: int) -> Float64:
         """Return 1/K for each action."""
-        return np.full(len(scores), 1.0 / len(scores))
+        return np.full(len(prediction.mean), 1.0 / len(prediction.mean))

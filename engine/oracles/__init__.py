@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from engine.oracles.base import Arrays, Oracle
+from engine.oracles.base import Arrays, EnsembleOracle, Learner, Oracle, UncertainOracle, predict
 from engine.oracles.lightgbm import LightGBMOracle
 from engine.oracles.linear import LinearLearner, LinearOracle
 
-__all__ = ["ORACLES", "Arrays", "LightGBMOracle", "LinearLearner", "LinearOracle", "Oracle"]
+__all__ = [
+    "ORACLES",
+    "Arrays",
+    "EnsembleOracle",
+    "Learner",
+    "LightGBMOracle",
+    "LinearLearner",
+    "LinearOracle",
+    "Oracle",
+    "UncertainOracle",
+    "predict",
+]
 
 ORACLES: dict[str, type[Oracle]] = {
     LinearOracle.kind: LinearOracle,

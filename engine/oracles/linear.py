@@ -88,6 +88,8 @@ class LinearLearner:
         How many actions get coefficients of their own.
     """
 
+    kind: ClassVar[str] = "linear"
+
     def __init__(self, width: int, *, ridge: float = 1.0, forgetting: float = 1.0, max_actions: int = 256) -> None:
         self.ridge = ridge
         self.forgetting = forgetting

@@ -70,9 +70,9 @@ def decide(policy: Policy, request: DecideRequest, decision_id: str, now_ms: int
         probabilities = uniform_pmf(encoded.available)
     else:
         try:
-            raw = policy.scores(encoded)
-            probabilities = policy.pmf(raw, encoded.available)
-            scores = raw.tolist()
+            prediction = policy.predict(encoded)
+            probabilities = policy.pmf(prediction, encoded.available)
+            scores = prediction.mean.tolist()
         except OracleFailure as failure:
             fallback, detail = FALLBACK_REASON_ORACLE_FAILED, str(failure)
             probabilities = uniform_pmf(encoded.available)

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 import engine.exploration
 from engine.config import ExplorationConfig
 from engine.exploration import EXPLORATIONS, Exploration, SquareCB, make_exploration
+from engine.prediction import Prediction
 from engine.sampling import draw
 
 Float64 = NDArray[np.float64]
@@ -76,7 +77,7 @@ def test_every_exploration_can_be_configured() -> None:
 @given(scores=any_scores, learned=learned_counts)
 def test_a_probability_vector_whatever_the_scores(exploration: Exploration, scores: Float64, learned: int) -> None:
     before = scores.copy()
-    p = exploration.pmf(scores, learned)
+    p = exploration.pmf(Prediction(scores), learned)
     assert p.shape == scores.shape
     assert p.dtype == np.float64
     assert (p >= 0.0).all()
@@ -89,7 +90,7 @@ def test_a_probability_vector_whatever_the_scores(exploration: Exploration, scor
 def test_a_better_score_never_gets_less_and_an_equal_one_the_same(
     exploration: Exploration, scores: Float64, learned: int
 ) -> None:
-    p = exploration.pmf(scores, learned)
+    p = exploration.pmf(Prediction(scores), learned)
     order = np.argsort(scores, kind="stable")
     assert (np.diff(p[order]) >= -1e-15).all()
     tied = np.diff(scores[order]) == 0.0
@@ -103,7 +104,10 @@ def test_the_order_of_actions_does_not_matter(
 ) -> None:
     order = np.random.default_rng(seed).permutation(len(scores))
     assert_allclose(
-        exploration.pmf(scores[order], learned), exploration.pmf(scores, learned)[order], rtol=0.0, atol=1e-15
+        exploration.pmf(Prediction(scores[order]), learned),
+        exploration.pmf(Prediction(scores), learned)[order],
+        rtol=0.0,
+        atol=1e-15,
     )
 
 
@@ -118,18 +122,21 @@ def test_only_differences_of_scores_matter(
     exploration: Exploration, numerators: list[int], shift: int, learned: int
 ) -> None:
     scores = np.array(numerators) / 1024.0
-    assert exploration.pmf(scores + shift, learned).tolist() == exploration.pmf(scores, learned).tolist()
+    assert (
+        exploration.pmf(Prediction(scores + shift), learned).tolist()
+        == exploration.pmf(Prediction(scores), learned).tolist()
+    )
 
 
 @every_exploration
 def test_one_action_is_certain(exploration: Exploration) -> None:
-    assert exploration.pmf(np.array([0.3]), 1_000).tolist() == [1.0]
+    assert exploration.pmf(Prediction(np.array([0.3])), 1_000).tolist() == [1.0]
 
 
 @every_exploration
 def test_frequencies_of_the_draw_are_the_probabilities(exploration: Exploration) -> None:
     n = 20_000
-    p = exploration.pmf(np.array([0.8, 0.75, 0.5, 0.1]), 1)
+    p = exploration.pmf(Prediction(np.array([0.8, 0.75, 0.5, 0.1])), 1)
     counts = np.bincount([draw(f"decision-{i}", "salt", p.tolist()) for i in range(n)], minlength=4)
     chi_square = float(((counts - n * p) ** 2 / (n * p)).sum())
     assert chi_square < 16.27, f"{counts} for {p}: exceeded by 1 in 1000 with three degrees of freedom"
@@ -146,7 +153,7 @@ def test_squarecb_gives_every_action_its_least_share(
     scores: Float64, learned: int, scale: float, exponent: float
 ) -> None:
     exploration = SquareCB(scale, exponent)
-    p = exploration.pmf(scores, learned)
+    p = exploration.pmf(Prediction(scores), learned)
     # Plain floats overflow to infinity without a word: then the bound is 0, and support is still owed.
     widest = float(scores.max()) - float(scores.min())
     gamma = exploration.gamma(learned)
@@ -170,30 +177,35 @@ def test_squarecb_gives_every_action_its_least_share(
 )
 def test_squarecb_on_known_vectors(gamma: float, expected: list[float]) -> None:
     costs = np.array([0.2, 0.25, 0.5, 0.9])
-    assert_allclose(SquareCB(gamma, 0.0).pmf(-costs, 1), expected, rtol=0.0, atol=5e-11)
+    assert_allclose(SquareCB(gamma, 0.0).pmf(Prediction(-costs), 1), expected, rtol=0.0, atol=5e-11)
 
 
 def test_squarecb_on_a_logged_event_of_another_implementation() -> None:
     # Event 113 of Vowpal Wabbit's cb_load, after 112 learned ones, recomputed in float64.
     costs = [-0.80721676, -0.42401418, -0.92268026, -0.17487183, -0.43243819, -0.3207013, -0.28137797]
     expected = [0.05203047, 0.01672972, 0.87514842, 0.01160893, 0.01698302, 0.01414278, 0.01335665]
-    assert_allclose(SquareCB().pmf(-np.array(costs), 112), expected, rtol=0.0, atol=2e-8)
+    assert_allclose(SquareCB().pmf(Prediction(-np.array(costs)), 112), expected, rtol=0.0, atol=2e-8)
 
 
 def test_squarecb_takes_costs_of_any_sign_and_shares_among_ties() -> None:
     assert_allclose(
-        SquareCB(20.0, 0.0).pmf(np.array([1.0, 0.9, 0.0]), 1), [0.7565217391, 0.2, 0.0434782609], rtol=0.0, atol=5e-11
+        SquareCB(20.0, 0.0).pmf(Prediction(np.array([1.0, 0.9, 0.0])), 1),
+        [0.7565217391, 0.2, 0.0434782609],
+        rtol=0.0,
+        atol=5e-11,
     )
     # Together the ties have what the best one has in the paper and its ties beside it: 1 - 1/24.
     assert_allclose(
-        SquareCB(50.0, 0.0).pmf(-np.array([0.3, 0.3, 0.3, 0.7]), 1), [23 / 72, 23 / 72, 23 / 72, 1 / 24], rtol=1e-12
+        SquareCB(50.0, 0.0).pmf(Prediction(-np.array([0.3, 0.3, 0.3, 0.7])), 1),
+        [23 / 72, 23 / 72, 23 / 72, 1 / 24],
+        rtol=1e-12,
     )
 
 
 def test_squarecb_becomes_greedier_with_what_is_learned() -> None:
     explore = SquareCB(gamma_scale=10.0, gamma_exponent=0.5)
     assert [explore.gamma(n) for n in (0, 1, 100)] == [0.0, 10.0, 100.0]
-    best = [explore.pmf(np.array([0.5, 0.4]), n)[0] for n in (0, 1, 100, 10_000)]
+    best = [explore.pmf(Prediction(np.array([0.5, 0.4])), n)[0] for n in (0, 1, 100, 10_000)]
     assert best[0] == 0.5
     assert best == sorted(best)
     assert SquareCB(7.0, 0.0).gamma(10**9) == 7.0

@@ -15,6 +15,7 @@ from engine.config import DecisionPoint
 from engine.features import Encoded, Float32
 from engine.oracles import Arrays, LinearOracle
 from engine.policy import OracleFailure, Policy, initial_policy, uniform_pmf
+from engine.prediction import Prediction
 from tests.engine.samples import NAME, POINT, VOCABULARY, actions, context, make_policy
 
 POLICY = make_policy()
@@ -47,17 +48,17 @@ class Oracle:
 
 def test_scores_are_the_oracles() -> None:
     request = encoded()
-    scores = POLICY.scores(request)
+    scores = POLICY.predict(request).mean
     assert scores.tolist() == POLICY.oracle.predict(request.X, request.codes).tolist()
     assert len(set(scores.tolist())) == 4
 
 
 def test_an_excluded_action_gets_0_and_the_others_what_they_get_without_it() -> None:
     request = encoded("east", "west")
-    scores = POLICY.scores(request)
-    p = POLICY.pmf(scores, request.available)
+    prediction = POLICY.predict(request)
+    p = POLICY.pmf(prediction, request.available)
     assert p[[1, 3]].tolist() == [0.0, 0.0]
-    assert p[[0, 2]].tolist() == POLICY.exploration.pmf(scores[[0, 2]], POLICY.learned).tolist()
+    assert p[[0, 2]].tolist() == POLICY.exploration.pmf(prediction.take(np.array([0, 2])), POLICY.learned).tolist()
 
 
 @given(
@@ -70,23 +71,23 @@ def test_a_probability_vector_over_the_available_actions(scores: list[float], ma
     available[mask % len(scores)] = True
     values = np.array(scores)
     policy = make_policy(uniform_share=share)
-    p = policy.pmf(values, available)
+    p = policy.pmf(Prediction(values), available)
     assert (p[~available] == 0.0).all()
     assert (p[available] > 0.0).all()
     assert abs(math.fsum(p) - 1.0) <= 1e-12
     # Mixed: the share goes to every available action alike, the rest as without it.
-    expected = (1.0 - share) * POLICY.pmf(values, available) + share * uniform_pmf(available)
+    expected = (1.0 - share) * POLICY.pmf(Prediction(values), available) + share * uniform_pmf(available)
     np.testing.assert_allclose(p, expected, rtol=0.0, atol=1e-15)
     assert (p[available] >= share / available.sum() - 1e-15).all()
 
 
 def test_a_share_of_1_is_uniform_and_of_0_changes_no_bit() -> None:
     request = encoded("north")
-    scores = POLICY.scores(request)
-    uniform = make_policy(uniform_share=1.0).pmf(scores, request.available)
+    prediction = POLICY.predict(request)
+    uniform = make_policy(uniform_share=1.0).pmf(prediction, request.available)
     assert uniform.tolist() == uniform_pmf(request.available).tolist()
-    zero = make_policy(uniform_share=0.0).pmf(scores, request.available)
-    assert zero.tobytes() == POLICY.pmf(scores, request.available).tobytes()
+    zero = make_policy(uniform_share=0.0).pmf(prediction, request.available)
+    assert zero.tobytes() == POLICY.pmf(prediction, request.available).tobytes()
 
 
 def test_the_range_of_the_reward_is_the_unit_of_exploration() -> None:
@@ -94,13 +95,15 @@ def test_the_range_of_the_reward_is_the_unit_of_exploration() -> None:
     policy = make_policy(point=wide)
     available = np.ones(3, dtype=np.bool_)
     scores = np.array([0.5, 0.25, 0.0])
-    assert policy.pmf(16.0 * scores, available).tolist() == POLICY.pmf(scores, available).tolist()
+    assert (
+        policy.pmf(Prediction(16.0 * scores), available).tolist() == POLICY.pmf(Prediction(scores), available).tolist()
+    )
 
 
 def test_more_learned_explores_less() -> None:
     request = encoded()
-    scores = POLICY.scores(request)
-    best = [make_policy(learned=n).pmf(scores, request.available).max() for n in (0, 10, 1_000, 100_000)]
+    prediction = POLICY.predict(request)
+    best = [make_policy(learned=n).pmf(prediction, request.available).max() for n in (0, 10, 1_000, 100_000)]
     assert best[0] == 0.25
     assert best == sorted(set(best))
 
@@ -161,12 +164,12 @@ def test_a_policy_cannot_be_changed() -> None:
 @pytest.mark.parametrize("answer", [ValueError("no"), MemoryError(), IndexError("code 9"), ZeroDivisionError()])
 def test_an_oracle_that_raises_is_an_oracle_failure_that_says_so(answer: Exception) -> None:
     with pytest.raises(OracleFailure, match=type(answer).__name__):
-        make_policy(oracle=Oracle(answer)).scores(encoded())
+        make_policy(oracle=Oracle(answer)).predict(encoded())
 
 
 def test_a_stop_of_the_process_is_no_oracle_failure() -> None:
     with pytest.raises(KeyboardInterrupt):
-        make_policy(oracle=Oracle(KeyboardInterrupt())).scores(encoded())
+        make_policy(oracle=Oracle(KeyboardInterrupt())).predict(encoded())
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
@@ -174,38 +177,38 @@ def test_a_stop_of_the_process_is_no_oracle_failure() -> None:
 def test_a_score_that_is_not_finite_is_an_oracle_failure(wrong: float, excluded: str) -> None:
     # Of an excluded action too: the scores are logged, and a broken oracle is not trusted on the others.
     with pytest.raises(OracleFailure, match=f"score {wrong}"):
-        make_policy(oracle=Oracle([0.1, 0.2, wrong, 0.3])).scores(encoded(excluded))
+        make_policy(oracle=Oracle([0.1, 0.2, wrong, 0.3])).predict(encoded(excluded))
 
 
 def test_a_score_beyond_float64_in_units_of_the_range_is_an_oracle_failure() -> None:
     narrow = POINT.model_copy(update={"reward": POINT.reward.model_copy(update={"range": (0.0, 0.001)})})
     with pytest.raises(OracleFailure, match="1e\\+306"):
-        make_policy(oracle=Oracle([1e306, 0.0, 0.0, 0.0]), point=narrow).scores(encoded())
+        make_policy(oracle=Oracle([1e306, 0.0, 0.0, 0.0]), point=narrow).predict(encoded())
 
 
 @pytest.mark.parametrize("answer", [0.5, [0.1, 0.2, 0.3], [[0.1], [0.2], [0.3], [0.4]], []])
 def test_scores_of_another_shape_are_an_oracle_failure(answer: object) -> None:
     with pytest.raises(OracleFailure, match=r"shape .* for 4 actions"):
-        make_policy(oracle=Oracle(answer)).scores(encoded())
+        make_policy(oracle=Oracle(answer)).predict(encoded())
 
 
 def test_the_greatest_scores_that_are_allowed_give_a_vector() -> None:
     policy = make_policy(oracle=Oracle([1.7e308, -1.7e308, 0.0, 1.0]))
     request = encoded()
-    p = policy.pmf(policy.scores(request), request.available)
+    p = policy.pmf(policy.predict(request), request.available)
     assert p[0] == 1.0
     assert (p > 0.0).all()
 
 
 def test_coefficients_that_do_not_fit_the_columns_are_an_oracle_failure() -> None:
     with pytest.raises(OracleFailure):
-        make_policy(oracle=LinearOracle(np.zeros((4, 3)))).scores(encoded())
+        make_policy(oracle=LinearOracle(np.zeros((4, 3)))).predict(encoded())
 
 
 def test_the_initial_policy_explores_uniformly_and_knows_no_action() -> None:
     policy = initial_policy(NAME, POINT, 5, generation=3)
     request = policy.encoder.encode(context(), actions("west"))
-    p = policy.pmf(policy.scores(request), request.available)
+    p = policy.pmf(policy.predict(request), request.available)
     assert p.tolist() == [1 / 3, 1 / 3, 1 / 3, 0.0]
     assert (policy.learned, policy.vocabulary, policy.created_ms) == (0, (), 5)
     assert policy.version.startswith("g3.0-")

@@ -28,7 +28,7 @@ def same(one: Policy, other: Policy) -> bool:
         and one.digest() == other.digest()
         and one.created_ms == other.created_ms
         and one.point == other.point
-        and one.scores(request).tobytes() == other.scores(request).tobytes()
+        and one.predict(request).mean.tobytes() == other.predict(request).mean.tobytes()
     )
 
 

@@ -20,7 +20,7 @@ from training.evaluation.diagnostics import unsupported_mass, weight_test
 from training.evaluation.interval import effective_sample_size, mean_interval
 from training.evaluation.policy import evaluate_logging, evaluate_policy
 from training.evaluation.reward_model import cross_fit
-from training.evaluation.target import policy_pmf, policy_scores
+from training.evaluation.target import policy_pmf, policy_prediction
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "ope"
 LOGS = ("obd_men_log_random_eval_bts", "obd_men_log_bts_eval_uniform", "synthetic_binary")
@@ -207,9 +207,9 @@ def test_the_vectors_equal_those_of_the_request_path_bit_for_bit() -> None:
     found = policy_pmf(champion, dataset_of(feedback))
     served = [list(champion_vector) for champion_vector in (f.decision.probabilities for f in feedback)]
     assert_array_equal(found, np.concatenate(served))
-    scores = policy_scores(champion, dataset_of(feedback[:50]))
+    scores = policy_prediction(champion, dataset_of(feedback[:50])).mean
     encoder = Encoder(POINT, champion.vocabulary)
-    asked = [champion.scores(encoder.encode(f.decision.context, f.decision.actions)) for f in feedback[:50]]
+    asked = [champion.predict(encoder.encode(f.decision.context, f.decision.actions)).mean for f in feedback[:50]]
     assert_array_equal(scores, np.concatenate(asked))
 
 

@@ -14,7 +14,7 @@ from engine.store import PolicyStore
 from tests.training.world import NAME, POINT, World, dataset_of
 from training.config import LightGBMConfig
 from training.dataset import Dataset
-from training.evaluation.target import policy_scores
+from training.evaluation.target import policy_prediction
 from training.fit import FITTERS, Fitted, candidate, fit_lightgbm, fit_linear
 
 TREES = LightGBMConfig(trees=40)
@@ -33,7 +33,7 @@ def fitted(name: str, rows: Dataset, point: DecisionPoint = POINT, seed: int = 0
 def test_the_right_action_gets_the_greatest_score(name: str, rows: Dataset) -> None:
     policy = candidate(NAME, POINT, fitted(name, rows), generation=2, created_ms=7)
     held = dataset_of(World(seed=2).stream(None, 400))
-    scores = policy_scores(policy, held).reshape(-1, 4)
+    scores = policy_prediction(policy, held).mean.reshape(-1, 4)
     right = held.context[:, :4].argmax(axis=1)
     assert (scores.argmax(axis=1) == right).mean() > 0.95
     truth = np.where(np.arange(4) == right[:, None], 0.85, 0.15)
@@ -58,8 +58,8 @@ def test_a_fitted_policy_survives_its_file(name: str, rows: Dataset, tmp_path_fa
     store = PolicyStore(tmp_path_factory.mktemp("policies"))
     store.save(policy)
     assert_array_equal(
-        policy_scores(store.load(NAME, policy.version), rows.rows(slice(50))),
-        policy_scores(policy, rows.rows(slice(50))),
+        policy_prediction(store.load(NAME, policy.version), rows.rows(slice(50))).mean,
+        policy_prediction(policy, rows.rows(slice(50))).mean,
     )
 
 
@@ -129,4 +129,4 @@ def test_rewards_that_are_all_alike_are_no_error(rows: Dataset) -> None:
         policy = candidate(
             NAME, POINT, fitted(name, replace(rows, reward=np.ones(len(rows)))), generation=1, created_ms=1
         )
-        assert policy_scores(policy, rows.rows(slice(20))) == pytest.approx(1.0, abs=0.05)
+        assert policy_prediction(policy, rows.rows(slice(20))).mean == pytest.approx(1.0, abs=0.05)

@@ -17,7 +17,7 @@ from engine.records import Feedback, Value
 from engine.store import pack_policy
 from tests.training.world import NAME, POINT, World, dataset_of, trained
 from training.config import LightGBMConfig
-from training.evaluation.target import policy_scores
+from training.evaluation.target import policy_prediction
 from training.fit import FITTERS, candidate
 from training.mlflow_import import mlflow
 from training.registry import Registry
@@ -128,7 +128,7 @@ def test_mlflow_loads_the_champion_and_it_scores_as_the_policy_does(
     model = mlflow.pyfunc.load_model("models:/leeway-offers@champion")
     feedback = World(seed=9).stream(None, 20)
     scores = model.predict(frame_of(feedback))
-    assert_array_equal(scores["score"], policy_scores(policy, dataset_of(feedback)))
+    assert_array_equal(scores["score"], policy_prediction(policy, dataset_of(feedback)).mean)
     # A missing feature counts as 0, here as in a request.
     frame = frame_of(feedback).drop(columns=["action_price"])
     zero = frame_of(feedback).assign(action_price=0.0)

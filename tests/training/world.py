@@ -77,9 +77,9 @@ class World:
             salt=POINT.policy.salt,
         )
         encoded = policy.encoder.encode(decision.context, decision.actions)
-        scores = policy.scores(encoded)
-        decision.probabilities.extend(policy.pmf(scores, encoded.available))
-        decision.scores.extend(scores)
+        prediction = policy.predict(encoded)
+        decision.probabilities.extend(policy.pmf(prediction, encoded.available))
+        decision.scores.extend(prediction.mean)
         decision.chosen = draw(decision.decision_id, decision.salt, decision.probabilities)
         right = decision.chosen == (kind + self.shift) % 4
         reward = float(self._rng.random() < (0.85 if right else 0.15))

@@ -11,7 +11,7 @@ from training.evaluation import ESTIMATORS
 from training.evaluation.base import Float64, LoggedRows
 from training.evaluation.diagnostics import WeightTest, unsupported_mass, weight_test
 from training.evaluation.interval import Estimate, estimate
-from training.evaluation.target import pmf_of_scores, policy_scores
+from training.evaluation.target import pmf_of_prediction, policy_prediction
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +41,9 @@ class PolicyEvaluation:
 
 def evaluate_policy(policy: Policy, dataset: Dataset, q_hat: Float64) -> PolicyEvaluation:
     """Evaluate a policy on feedback that it has not learned from; raises ``engine.policy.OracleFailure``."""
-    scores = policy_scores(policy, dataset)
-    target = pmf_of_scores(policy, dataset, scores)
-    return _evaluate(_logged(dataset, target, q_hat), scores[dataset.chosen_flat])
+    prediction = policy_prediction(policy, dataset)
+    target = pmf_of_prediction(policy, dataset, prediction)
+    return _evaluate(_logged(dataset, target, q_hat), prediction.mean[dataset.chosen_flat])
 
 
 def evaluate_logging(dataset: Dataset, q_hat: Float64) -> PolicyEvaluation:

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.features import Encoded
 from engine.policy import Policy
+from engine.prediction import Prediction
 from training.dataset import Dataset
 from training.evaluation.base import Float64
 
@@ -23,26 +24,27 @@ def chunks(dataset: Dataset) -> Iterator[tuple[slice, Dataset]]:
         yield slice(first, first + int(part.starts[-1])), part
 
 
-def policy_scores(policy: Policy, dataset: Dataset) -> Float64:
-    """Return the policy's score of every offered action, shape (m,); raises ``engine.policy.OracleFailure``."""
-    scores = np.empty(int(dataset.starts[-1]))
-    for flat, part in chunks(dataset):
-        scores[flat] = policy.scores(Encoded(part.pairs(), part.codes(policy.vocabulary), part.available))
-    return scores
+def policy_prediction(policy: Policy, dataset: Dataset) -> Prediction:
+    """Return what the policy predicts of every offered action, flat; raises ``engine.policy.OracleFailure``."""
+    parts = [
+        policy.predict(Encoded(part.pairs(), part.codes(policy.vocabulary), part.available))
+        for _, part in chunks(dataset)
+    ]
+    return Prediction.concatenate(parts)
 
 
-def pmf_of_scores(policy: Policy, dataset: Dataset, scores: Float64) -> Float64:
-    """Return the policy's probability of every offered action given its scores, shape (m,).
+def pmf_of_prediction(policy: Policy, dataset: Dataset, prediction: Prediction) -> Float64:
+    """Return the policy's probability of every offered action given its predictions, shape (m,).
 
     Row by row through ``Policy.pmf``, as a request is answered: one definition of the vector, and no second one
     that could come to differ from it.
     """
-    p = np.empty(len(scores))
+    p = np.empty(len(prediction.mean))
     for start, stop in pairwise(dataset.starts.tolist()):
-        p[start:stop] = policy.pmf(scores[start:stop], dataset.available[start:stop])
+        p[start:stop] = policy.pmf(prediction.take(slice(start, stop)), dataset.available[start:stop])
     return p
 
 
 def policy_pmf(policy: Policy, dataset: Dataset) -> Float64:
     """Return the policy's probability of every offered action, shape (m,); raises ``OracleFailure``."""
-    return pmf_of_scores(policy, dataset, policy_scores(policy, dataset))
+    return pmf_of_prediction(policy, dataset, policy_prediction(policy, dataset))
