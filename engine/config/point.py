@@ -1,0 +1,111 @@
+"""What can be said about a decision point: its features, reward and policy."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.config.base import Milliseconds, Model, Name, Scale
+from engine.config.exploration import ExplorationConfig, SquareCBConfig
+from engine.config.oracle import LinearOracleConfig
+
+#: Most columns of a decision point: the linear oracle's statistics grow with their square.
+MAX_WIDTH = 4_096
+
+
+class NumberFeature(Model):
+    """One number; what the oracle sees is ``value * scale``. A missing one counts as 0."""
+
+    type: Literal["number"]
+    scale: Scale = 1.0
+
+
+class TextFeature(Model):
+    """A category; what the oracle sees is one of ``buckets`` indicator columns, chosen by hash."""
+
+    type: Literal["text"]
+    buckets: int = Field(32, ge=2, le=65_536)
+
+
+class VectorFeature(Model):
+    """A list of ``size`` numbers, each multiplied by ``scale``."""
+
+    type: Literal["vector"]
+    size: int = Field(ge=1, le=65_536)
+    scale: Scale = 1.0
+
+
+Feature = Annotated[NumberFeature | TextFeature | VectorFeature, Field(discriminator="type")]
+
+
+class ActionsConfig(Model):
+    """What is known of each candidate, and how many a request may carry."""
+
+    features: dict[Name, Feature] = Field({})
+    max: int = Field(1_000, ge=1, le=100_000, description="most actions in one request")
+
+
+class RewardConfig(Model):
+    """How outcomes become the reward of a decision."""
+
+    window: Milliseconds = Field(600_000, gt=0, description="how long after the decision an outcome counts")
+    grace: Milliseconds = Field(2_000, ge=0, description="how much later than the window an outcome may arrive")
+    aggregation: Literal["first", "last", "sum", "min", "max", "mean"] = "last"
+    default: float = Field(0.0, allow_inf_nan=False, description="reward of a decision without an outcome")
+    range: tuple[float, float] = (0.0, 1.0)
+
+    @model_validator(mode="after")
+    def _check(self) -> RewardConfig:
+        low, high = self.range
+        if not (float("-inf") < low < high < float("inf")):
+            raise ValueError(f"range {list(self.range)} must be two finite numbers in ascending order")
+        if not 1e-9 <= high - low <= 1e12:
+            raise ValueError(f"range {list(self.range)} must be 1e-9 to 1e12 wide; choose another unit of reward")
+        if not low <= self.default <= high:
+            raise ValueError(f"default {self.default} lies outside range {list(self.range)}")
+        return self
+
+
+class PolicyConfig(Model):
+    """Oracle and exploration of a decision point, and how often what was learned is published."""
+
+    oracle: LinearOracleConfig = LinearOracleConfig()
+    exploration: ExplorationConfig = SquareCBConfig()
+    publish_interval: Milliseconds = Field(1_000, ge=50, description="time between published policies")
+    drift_exploration: float = Field(
+        0.5, ge=0, le=1, description="most uniform exploration that an alarm adds; it adds the share of reward lost"
+    )
+    drift_exploration_feedbacks: int = Field(5_000, ge=1, description="how long it lasts, if no promotion ends it")
+    salt: str = Field("leeway", description="mixed into every draw; a new salt gives other draws for the same ids")
+
+
+class DecisionPoint(Model):
+    """One decision problem: its features, reward and policy."""
+
+    context: dict[Name, Feature] = Field({})
+    actions: ActionsConfig = ActionsConfig()
+    unknown_features: Literal["reject", "ignore"] = "reject"
+    reward: RewardConfig = RewardConfig()
+    policy: PolicyConfig = PolicyConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> DecisionPoint:
+        features = [*self.context.values(), *self.actions.features.values()]
+        width = sum(_width(feature) for feature in features)
+        if width > MAX_WIDTH:
+            raise ValueError(
+                f"the features take {width} columns, more than {MAX_WIDTH}: the statistics of one action alone would "
+                f"take {8 * (width + 1) ** 2 / 2**30:.1f} GiB; use fewer buckets or shorter vectors"
+            )
+        return self
+
+
+def _width(feature: Feature) -> int:
+    match feature:
+        case NumberFeature():
+            return 1
+        case TextFeature():
+            return feature.buckets
+        case VectorFeature():
+            return feature.size
