@@ -8,7 +8,6 @@ the schema.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,19 +16,11 @@ from numpy.typing import NDArray
 
 from engine.config import FLOAT32_MAX, DecisionPoint, Feature, NumberFeature, TextFeature, VectorFeature
 from engine.errors import InvalidRequest
+from engine.hashing import text_bucket
 from engine.records import Action, Features, Value
 
 Float32 = NDArray[np.float32]
 _KINDS = {"number": "a number", "text": "a text", "numbers": "a list of numbers", None: "nothing"}
-
-
-def text_bucket(name: str, text: str, buckets: int) -> int:
-    """Return the indicator column, within its feature, of a text value.
-
-    >>> text_bucket("country", "NL", 32) == text_bucket("country", "NL", 32)
-    True
-    """
-    return zlib.crc32(f"{name}={text}".encode()) % buckets
 
 
 @dataclass(frozen=True, slots=True)

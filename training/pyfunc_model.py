@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # publishes no types
 
 from engine.config import TextFeature, VectorFeature
-from engine.features import Encoded, FeatureBlock, Float32, text_bucket
+from engine.features import Encoded, FeatureBlock, Float32
+from engine.hashing import text_bucket
 from engine.policy import Policy
 from engine.store import read_policy
 from training.mlflow_import import mlflow

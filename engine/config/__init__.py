@@ -7,8 +7,8 @@ product; ``leeway init`` writes them out with comments.
 from __future__ import annotations
 
 from engine.config.base import FLOAT32_MAX, NAME, WRITTEN, Milliseconds, Model, Name, Scale, parse_duration
-from engine.config.exploration import ExplorationConfig, SquareCBConfig, UniformConfig
-from engine.config.oracle import LinearOracleConfig
+from engine.config.exploration import EpsilonGreedyConfig, ExplorationConfig, SquareCBConfig, UniformConfig
+from engine.config.oracle import LinearOracleConfig, OracleConfig, UCRL2OracleConfig
 from engine.config.point import (
     MAX_WIDTH,
     ActionsConfig,
@@ -29,6 +29,7 @@ __all__ = [
     "WRITTEN",
     "ActionsConfig",
     "DecisionPoint",
+    "EpsilonGreedyConfig",
     "ExplorationConfig",
     "Feature",
     "LinearOracleConfig",
@@ -36,12 +37,14 @@ __all__ = [
     "Model",
     "Name",
     "NumberFeature",
+    "OracleConfig",
     "PolicyConfig",
     "RewardConfig",
     "Scale",
     "ServingConfig",
     "SquareCBConfig",
     "TextFeature",
+    "UCRL2OracleConfig",
     "UniformConfig",
     "VectorFeature",
     "parse_duration",

@@ -17,10 +17,17 @@ class SquareCBConfig(Model):
     gamma_exponent: float = Field(0.5, ge=0, le=1)
 
 
+class EpsilonGreedyConfig(Model):
+    """The action of greatest score, but for a share epsilon that is spread evenly."""
+
+    kind: Literal["epsilon_greedy"] = "epsilon_greedy"
+    epsilon: float = Field(0.05, ge=0, le=1)
+
+
 class UniformConfig(Model):
     """Every available action with the same probability."""
 
     kind: Literal["uniform"] = "uniform"
 
 
-ExplorationConfig = Annotated[SquareCBConfig | UniformConfig, Field(discriminator="kind")]
+ExplorationConfig = Annotated[EpsilonGreedyConfig | SquareCBConfig | UniformConfig, Field(discriminator="kind")]

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
-from engine.config.oracle import LinearOracleConfig
+from engine.config.oracle import LinearOracleConfig, OracleConfig, UCRL2OracleConfig
+from engine.hashing import text_bucket
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
 MAX_WIDTH = 4_096
@@ -70,7 +71,7 @@ class RewardConfig(Model):
 class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
-    oracle: LinearOracleConfig = LinearOracleConfig()
+    oracle: OracleConfig = LinearOracleConfig()
     exploration: ExplorationConfig = SquareCBConfig()
     publish_interval: Milliseconds = Field(1_000, ge=50, description="time between published policies")
     drift_exploration: float = Field(
@@ -98,7 +99,30 @@ class DecisionPoint(Model):
                 f"the features take {width} columns, more than {MAX_WIDTH}: the statistics of one action alone would "
                 f"take {8 * (width + 1) ** 2 / 2**30:.1f} GiB; use fewer buckets or shorter vectors"
             )
+        if isinstance(self.policy.oracle, UCRL2OracleConfig):
+            self._check_states(self.policy.oracle)
         return self
+
+    def _check_states(self, oracle: UCRL2OracleConfig) -> None:
+        for name in (oracle.state, oracle.unit):
+            if not isinstance(self.context.get(name), TextFeature):
+                raise ValueError(f"policy.oracle needs the context feature {name!r} of type text; declare it")
+        feature = self.context[oracle.state]
+        assert isinstance(feature, TextFeature)
+        taken: dict[int, str] = {}
+        for state in oracle.states:
+            other = taken.setdefault(text_bucket(oracle.state, state, feature.buckets), state)
+            if other != state:
+                raise ValueError(
+                    f"states {other!r} and {state!r} fall into one of the {feature.buckets} buckets of "
+                    f"context.{oracle.state}; give it more, such as buckets: {2 * feature.buckets}"
+                )
+        if self.policy.exploration.kind != "epsilon_greedy":
+            raise ValueError(
+                f"policy.exploration is {self.policy.exploration.kind}, and an oracle of kind ucrl2 plans what to "
+                "explore itself; set policy.exploration to {kind: epsilon_greedy, epsilon: 0}, or to a small epsilon for logs "
+                "on which other policies can be evaluated"
+            )
 
 
 def _width(feature: Feature) -> int:

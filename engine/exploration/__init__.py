@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from engine.config import ExplorationConfig
 from engine.exploration.base import Exploration
+from engine.exploration.epsilon_greedy import EpsilonGreedy
 from engine.exploration.squarecb import SquareCB
 from engine.exploration.uniform import Uniform
 
-__all__ = ["EXPLORATIONS", "Exploration", "SquareCB", "Uniform", "make_exploration"]
+__all__ = ["EXPLORATIONS", "EpsilonGreedy", "Exploration", "SquareCB", "Uniform", "make_exploration"]
 
 EXPLORATIONS: dict[str, type[Exploration]] = {
+    EpsilonGreedy.kind: EpsilonGreedy,
     SquareCB.kind: SquareCB,
     Uniform.kind: Uniform,
 }

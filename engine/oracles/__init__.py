@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.oracles.base import Arrays, EnsembleOracle, Learner, Oracle, UncertainOracle, predict
 from engine.oracles.lightgbm import LightGBMOracle
 from engine.oracles.linear import LinearLearner, LinearOracle
+from engine.oracles.tabular import TabularOracle
 
 __all__ = [
     "ORACLES",
@@ -15,6 +16,7 @@ __all__ = [
     "LinearLearner",
     "LinearOracle",
     "Oracle",
+    "TabularOracle",
     "UncertainOracle",
     "predict",
 ]
@@ -22,4 +24,5 @@ __all__ = [
 ORACLES: dict[str, type[Oracle]] = {
     LinearOracle.kind: LinearOracle,
     LightGBMOracle.kind: LightGBMOracle,
+    TabularOracle.kind: TabularOracle,
 }

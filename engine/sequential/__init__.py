@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.sequential.change_detector import ChangeDetector, DetectorFactory
 from engine.sequential.evi import Plan, extended_value_iteration, optimal_gain
+from engine.sequential.learner import UCRL2Learner
 from engine.sequential.rbocpd_ucrl2 import RBOCPDUCRL2
 from engine.sequential.ucrl2 import UCRL2
 
@@ -13,6 +14,7 @@ __all__ = [
     "ChangeDetector",
     "DetectorFactory",
     "Plan",
+    "UCRL2Learner",
     "extended_value_iteration",
     "optimal_gain",
 ]

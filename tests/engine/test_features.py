@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engine.client import value_of
 from engine.config import FLOAT32_MAX, DecisionPoint
 from engine.errors import InvalidRequest
-from engine.features import Encoded, Encoder, text_bucket
+from engine.features import Encoded, Encoder
+from engine.hashing import text_bucket
 from engine.records import Action, Features, Numbers, Value
 from tests.engine.samples import MOST_ACTIONS, POINT, VOCABULARY, actions, context
 

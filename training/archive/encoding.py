@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from engine.config import DecisionPoint, Feature, NumberFeature, TextFeature
 from engine.errors import ConfigError
-from engine.features import FeatureBlock, text_bucket
+from engine.features import FeatureBlock
+from engine.hashing import text_bucket
 from training.archive.columns import ACTION, CONTEXT, column_type
 from training.dataset import Dataset
 
