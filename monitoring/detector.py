@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -27,9 +27,12 @@ class Change:
     count_before, count_after
         Observations of the old segment, and of the new one up to ``detected``.
     mean_before, mean_after
-        Their means.
+        Their means; of categories, the mean of their numbers.
     evidence
-        Log Bayes factor of "a change at ``index``" against "no change", minus its threshold, in nats; positive.
+        By how much the detector's statistic exceeds its threshold; positive. For the Bayesian detectors it is the log
+        odds of "a change at ``index``" against "no change", in nats; for others see there.
+    counts_before, counts_after
+        How often each category occurred in the old and the new segment; empty where the detector does not know.
     """
 
     index: int
@@ -39,11 +42,23 @@ class Change:
     mean_before: float
     mean_after: float
     evidence: float
+    counts_before: tuple[int, ...] = ()
+    counts_after: tuple[int, ...] = ()
 
 
 @runtime_checkable
 class Detector(Protocol):
-    """A change detector: a pure state machine, one observation at a time."""
+    """A change detector: a pure state machine, one observation at a time.
+
+    Observations are categories 0, 1, .., ``categories`` - 1, or numbers in [0, 1] where ``categories`` is None.
+    """
+
+    #: Its name in ``monitoring.detectors.DETECTORS``.
+    kind: ClassVar[str]
+
+    @property
+    def categories(self) -> int | None:
+        """How many values an observation can have (K); None if it is a number in [0, 1]."""
 
     @property
     def seen(self) -> int:
@@ -62,13 +77,23 @@ class Detector(Protocol):
         """How many positions are held as possible starts, that of the current segment included."""
 
     @property
-    def starts(self) -> IntArray:
-        """Those positions in ascending order, ``run_start`` first: ``Change.index`` is always one of them."""
+    def most_forecasters(self) -> int | None:
+        """How many can be held at this length of the stream; None if there is no bound."""
 
-    def update(self, x: int) -> Change | None:
+    @property
+    def starts(self) -> IntArray:
+        """Those positions in ascending order, ``run_start`` first: ``Change.index`` was one of them, or is detected."""
+
+    def update(self, x: float) -> Change | None:
         """Take the next observation; return the change that it reveals, if any.
 
-        After a change the current segment begins at ``Change.index``.
+        Raises ``ValueError`` for what is no observation, and is then as it was before.
+        """
+
+    def update_many(self, xs: ArrayLike) -> list[Change]:
+        """Take observations in a row; return the changes that they reveal. The same as one ``update`` after another.
+
+        Raises ``ValueError`` if any of them is no observation, and is then as it was before.
         """
 
     def save(self) -> bytes:

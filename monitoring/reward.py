@@ -19,7 +19,7 @@ from monitoring.verdict import judge
 
 MONITOR = "reward"
 
-_KIND = "reward-monitor/1"
+_KIND = "reward-monitor/2"
 
 
 class RewardMonitor:
@@ -53,7 +53,7 @@ class RewardMonitor:
         self._config = config or RewardMonitorConfig()
         self._point = decision_point
         self._low, self._high = low, high
-        self._detector = RBOCPD(self._config.weight, self._config.max_candidates)
+        self._detector = RBOCPD(self._config.weight, max_candidates=self._config.max_candidates)
         self._trail = Trail()
         self._called_at: int | None = None  # feedbacks seen when retraining was last called for
 
@@ -171,7 +171,7 @@ class RewardMonitor:
                 f" {reward_range}; begin with a new monitor"
             )
         settings = monitor._config
-        monitor._detector = RBOCPD.load(arrays["detector"].tobytes(), settings.weight, settings.max_candidates)
+        monitor._detector = RBOCPD.load(arrays["detector"].tobytes(), settings.weight)
         monitor._trail = Trail.restored(fields, arrays)
         monitor._called_at = fields["called_at"]
         return monitor

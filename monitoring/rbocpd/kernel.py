@@ -1,0 +1,366 @@
+"""The inner loop of R-BOCPD: many streams, one observation after the other, on plain arrays.
+
+State of S streams with K categories, up to R forecasters each:
+
+- ``head`` (S, 5 + K) int64: observations seen, start of the segment, forecasters in the first and in the second chain,
+  observations until the test must be looked at again, and how often each category occurred in the segment;
+- ``slack`` (S,) float64: by how much the evidence can still grow before the test must be looked at again, in nats;
+- ``rows`` (S, R, K) int64: for each forecaster, how often each category occurred in the segment before its start. The
+  first row of a chain is the anchor. A hull has two chains, each in one half of the rows; else there is one;
+- ``before`` (S, R) float64: log of the part of its weight and likelihood that no later observation changes, NaN until
+  it is needed.
+
+``plan`` (8,) int64 and ``shape`` (7,) float64 say what to do, see their indices below. The tables hold, for each count
+below their length, log Gamma(count + a) - log Gamma(a), log Gamma(count + K a) - log Gamma(K a), the part of the
+statistic that depends on n2 alone, and log(count); a is 1 for Laplace's rule and 1/2 for that of Krichevsky and
+Trofimov. Beyond the tables Stirling's series is used.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from monitoring.compiled import compiled
+from monitoring.detector import FloatArray, IntArray
+
+#: Columns of ``head``.
+SEEN, START, FIRST, SECOND, LEFT, COUNTS = range(6)
+#: Entries of ``plan``: K; candidates (see below); most rows of a chain; forecasters per octave; 2 a; whether a new
+#: segment keeps the observations since the change; formula of the weight; how far the look ahead reaches (0: it is not
+#: known by how much the weight can grow, so the test is made at each observation).
+K_, CANDIDATES, CHAIN, PER_OCTAVE, TWICE_A, RESEED, FORMULA, AHEAD = range(8)
+#: Values of ``plan[CANDIDATES]``.
+HULL, OCTAVES, ALL = range(3)
+#: Entries of ``shape``: four parameters of the weight, and the most that the log weight of a forecaster which is
+#: not yet born can be within the look ahead; log Gamma(a) and log Gamma(K a).
+NEWBORN, SYMBOL, TOTAL = 4, 5, 6
+#: Evidence below this is rounding: two hypotheses can explain a short segment equally well.
+TIE = 1e-9
+#: The look ahead ends this much early, for what rounding may add up to.
+MARGIN = 1e-6
+
+#: Columns of an event's integers: position in the batch, stream, index, detected; then counts before, and after.
+POSITION, STREAM, INDEX, DETECTED, EVENT_COUNTS = range(5)
+
+HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
+
+
+@compiled
+def log_gamma_ratio(table: FloatArray, count: int, offset: float, constant: float) -> float:
+    """Return log Gamma(count + offset) - log Gamma(offset), the latter given; ``table`` knows it for small counts."""
+    if count < len(table):
+        return table[count]  # type: ignore[no-any-return]
+    x = count + offset
+    return (x - 0.5) * math.log(x) - x + HALF_LOG_2PI + 1.0 / (12.0 * x) - constant
+
+
+@compiled
+def log_count(table: FloatArray, count: int) -> float:
+    """Return log count."""
+    return table[count] if count < len(table) else math.log(count)  # type: ignore[no-any-return]
+
+
+@compiled
+def log_before(formula: int, shape: FloatArray, k: int, n1: int) -> float:
+    """Return the part of log eta that depends on n1."""
+    if formula == 0:
+        return shape[0] + shape[1] * math.log(n1)  # type: ignore[no-any-return]
+    if formula == 1:
+        return shape[0]  # type: ignore[no-any-return]
+    if formula == 2:
+        return shape[0] - math.log(n1) - math.log(n1 + 1)  # type: ignore[no-any-return]
+    value = -0.5 * (k - 1) * math.log(n1)
+    for i in range(1, k):
+        value += math.log(n1 + i)
+    return value
+
+
+@compiled
+def log_after(formula: int, shape: FloatArray, k: int, n2: int) -> float:
+    """Return the part of log eta that depends on n2."""
+    if formula == 0:
+        return shape[1] * math.log(n2)  # type: ignore[no-any-return]
+    if formula == 3:
+        value = -0.5 * (k - 1) * math.log(n2)
+        for i in range(1, k):
+            value += math.log(n2 + i)
+        return value
+    return 0.0
+
+
+@compiled
+def log_total(formula: int, shape: FloatArray, k: int, n: int) -> float:
+    """Return the part of log eta that depends on n."""
+    if formula == 0:
+        return -shape[1] * math.log(n)  # type: ignore[no-any-return]
+    if formula == 1:
+        return -math.log(n)
+    value = 0.0
+    if formula == 2:  # -log C(n + k - 1, k - 1)
+        for i in range(1, k):
+            value -= math.log(n + i) - math.log(i)
+        return value
+    delta, alpha = shape[0], shape[1]
+    value = 2.0 * (-k / 12.0 - 0.5 * (k - 1) * math.log(2.0 * math.pi) + 0.5 * k * math.log(k))
+    for i in range(1, k):
+        value -= math.log(n + i) + math.log(i)
+    bracket = math.log(4.0 * alpha + 2.0) * delta * delta / (4.0 * n * math.log((alpha + 3.0) * n))
+    return value + alpha * math.log(bracket)  # type: ignore[no-any-return]
+
+
+@compiled
+def log_knee(shape: FloatArray, q: float) -> float:
+    """Return the part of log eta that begins at the knee; ``q`` is log(n1 n2 / n)."""
+    return shape[2] * (q - shape[3]) if q > shape[3] else 0.0  # type: ignore[no-any-return]
+
+
+@compiled
+def after_of(plan: IntArray, shape: FloatArray, after: FloatArray, n2: int) -> float:
+    """Return the part of the statistic that depends on n2 alone."""
+    if n2 < len(after):
+        return after[n2]  # type: ignore[no-any-return]
+    k = plan[K_]
+    return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL])
+
+
+@compiled
+def fill_after(plan: IntArray, shape: FloatArray, totals: FloatArray, after: FloatArray) -> None:
+    """Compute the table of ``after_of``."""
+    after[0] = 0.0
+    for n2 in range(1, len(after)):
+        after[n2] = log_after(plan[FORMULA], shape, plan[K_], n2) - totals[n2]
+
+
+@compiled
+def statistic(
+    head: IntArray,
+    rows: IntArray,
+    before: FloatArray,
+    plan: IntArray,
+    shape: FloatArray,
+    symbols: FloatArray,
+    totals: FloatArray,
+    after: FloatArray,
+    logs: FloatArray,
+) -> tuple[int, float, float]:
+    """Return the row of the best change in one stream, its evidence, and the most that it can be within the look ahead.
+
+    The last is what it would be without any loss of the anchor: each observation adds its loss at most.
+    """
+    k, formula, ahead = plan[K_], plan[FORMULA], plan[AHEAD]
+    a = 0.5 * plan[TWICE_A]
+    n = 0
+    for o in range(k):
+        n += head[COUNTS + o]
+    if n < 2:
+        return -1, -np.inf, -np.inf
+    anchor = log_gamma_ratio(totals, n, a * k, shape[TOTAL])
+    for o in range(k):
+        anchor -= log_gamma_ratio(symbols, head[COUNTS + o], a, shape[SYMBOL])
+    whole = log_total(formula, shape, k, n) + anchor
+    log_n = log_count(logs, n)
+    best, evidence, bound = -1, -np.inf, -np.inf
+    growth = shape[1] + shape[2]
+    for chain in range(2):
+        # The newest forecaster ends both chains of a hull: look at it once.
+        first = chain * plan[CHAIN] + 1
+        last = first + head[FIRST] - 1 if chain == 0 else first + head[SECOND] - 2
+        for row in range(first, last):
+            value = 0.0
+            n1 = 0
+            for o in range(k):
+                count = rows[row, o]
+                n1 += count
+                value += log_gamma_ratio(symbols, head[COUNTS + o] - count, a, shape[SYMBOL])
+            if math.isnan(before[row]):
+                part = log_before(formula, shape, k, n1) - log_gamma_ratio(totals, n1, a * k, shape[TOTAL])
+                for o in range(k):
+                    part += log_gamma_ratio(symbols, rows[row, o], a, shape[SYMBOL])
+                before[row] = part
+            n2 = n - n1
+            value += before[row] + after_of(plan, shape, after, n2)
+            if formula == 0 and shape[2] > 0.0:
+                value += log_knee(shape, log_count(logs, n1) + log_count(logs, n2) - log_n)
+            if value > evidence:
+                best, evidence = row, value
+            if ahead:
+                value += growth * (log_count(logs, n2 + ahead) - log_count(logs, n2))
+                bound = max(bound, value)
+    return best, evidence + whole, bound + whole
+
+
+@compiled
+def hull_push(rows: IntArray, length: int, first: int, chain: int, n: int, ones: int, sign: int) -> int:
+    """Remove from the end of a chain what a new split point makes no vertex; return its length then.
+
+    The chain is the lower (``sign`` 1) or upper (-1) convex hull of the points (observations, ones among them).
+    """
+    while length >= 2:
+        last, previous = first + length - 1, first + length - 2
+        x, y = rows[previous, 0] + rows[previous, 1], rows[previous, 1]
+        dx, dy = rows[last, 0] + rows[last, 1] - x, rows[last, 1] - y
+        if sign * (dx * (ones - y) - dy * (n - x)) > 0:
+            break
+        length -= 1
+    return length
+
+
+@compiled
+def drop_crowded(rows: IntArray, before: FloatArray, first: int, length: int, n: int) -> int:
+    """Remove the inner forecaster whose neighbours are nearest to each other for its age; return the length then."""
+    where, least = 1, np.inf
+    for i in range(1, length - 1):
+        row = first + i
+        near = rows[row + 1].sum() - rows[row - 1].sum()
+        room = near / (n - rows[row].sum() + 1)
+        if room < least:
+            where, least = i, room
+    for row in range(first + where, first + length - 1):
+        rows[row] = rows[row + 1]
+        before[row] = before[row + 1]
+    return length - 1
+
+
+@compiled
+def thin(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> None:
+    """Keep of the starts that are a multiple of 2**l, and of no higher power, those younger than 2**l times 2 m.
+
+    So at most m of each octave of age remain, and a start of any age lies within a share 1/m of it. The anchor stays.
+    """
+    kept = 1
+    for row in range(1, head[FIRST]):
+        start = head[START] + rows[row].sum()
+        if head[SEEN] - start <= 2 * plan[PER_OCTAVE] * (start & -start):
+            if kept != row:
+                rows[kept] = rows[row]
+                before[kept] = before[row]
+            kept += 1
+    head[FIRST] = kept
+
+
+@compiled
+def append(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> bool:
+    """Add the forecaster that begins at the next observation; return False if there is no room for it."""
+    k, chain = plan[K_], plan[CHAIN]
+    counts = head[COUNTS : COUNTS + k]
+    if plan[CANDIDATES] == HULL:
+        n, ones = counts[0] + counts[1], counts[1]
+        for side in range(2):
+            first = side * chain
+            length = hull_push(rows, head[FIRST + side], first, chain, n, ones, 1 - 2 * side)
+            if length == chain:
+                length = drop_crowded(rows, before, first, length, n)
+            rows[first + length] = counts
+            before[first + length] = np.nan
+            head[FIRST + side] = length + 1
+        return True
+    if head[FIRST] == chain:
+        if plan[CANDIDATES] == OCTAVES:
+            thin(head, rows, before, plan)
+        if head[FIRST] == chain:
+            return False
+    rows[head[FIRST]] = counts
+    before[head[FIRST]] = np.nan
+    head[FIRST] += 1
+    return True
+
+
+@compiled
+def restart(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray, best: int) -> None:
+    """Begin a new segment: at the change in row ``best`` with what was seen since, or empty after now."""
+    k, chain = plan[K_], plan[CHAIN]
+    head[LEFT] = 0
+    if not plan[RESEED]:
+        head[START] = head[SEEN]
+        head[FIRST : SECOND + 1] = 0
+        head[COUNTS : COUNTS + k] = 0
+        return
+    shift = rows[best].copy()
+    n1 = shift.sum()
+    for side in range(2 if plan[CANDIDATES] == HULL else 1):
+        first = side * chain
+        rows_kept = 1
+        for row in range(first, first + head[FIRST + side]):
+            if rows[row].sum() > n1:
+                rows[first + rows_kept] = rows[row] - shift
+                before[first + rows_kept] = np.nan
+                rows_kept += 1
+        rows[first] = 0
+        before[first] = np.nan
+        head[FIRST + side] = rows_kept
+    head[COUNTS : COUNTS + k] -= shift
+    head[START] += n1
+
+
+@compiled
+def advance(
+    head: IntArray,
+    slack: FloatArray,
+    rows: IntArray,
+    before: FloatArray,
+    streams: IntArray,
+    xs: IntArray,
+    begin: int,
+    plan: IntArray,
+    shape: FloatArray,
+    symbols: FloatArray,
+    totals: FloatArray,
+    after: FloatArray,
+    logs: FloatArray,
+    events: IntArray,
+    evidences: FloatArray,
+) -> tuple[int, int]:
+    """Give observation ``xs[i]`` to stream ``streams[i]``, for i from ``begin`` on.
+
+    Stops early where ``events`` is full, or a stream has no room for one more forecaster.
+
+    Returns
+    -------
+    tuple
+        The first i that was not taken, and the number of events written.
+    """
+    k, ahead = plan[K_], plan[AHEAD]
+    a = 0.5 * plan[TWICE_A]
+    found = 0
+    for i in range(begin, len(xs)):
+        if found == len(events):
+            return i, found
+        stream, x = streams[i], xs[i]
+        mine = head[stream]
+        if not append(mine, rows[stream], before[stream], plan):
+            return i, found
+        n = mine[SEEN] - mine[START]
+        if mine[LEFT] > 0:
+            # What the anchor loses on x is the most that any evidence can grow by, its weight apart.
+            loss = log_gamma_ratio(totals, n + 1, a * k, shape[TOTAL]) - log_gamma_ratio(totals, n, a * k, shape[TOTAL])
+            count = mine[COUNTS + x]
+            loss -= log_gamma_ratio(symbols, count + 1, a, shape[SYMBOL]) - log_gamma_ratio(symbols, count, a, shape[SYMBOL])
+            slack[stream] -= loss
+            mine[LEFT] -= 1
+            if slack[stream] < MARGIN:
+                mine[LEFT] = 0
+        mine[COUNTS + x] += 1
+        mine[SEEN] += 1
+        if mine[LEFT] > 0:
+            continue
+        best, evidence, bound = statistic(
+            mine, rows[stream], before[stream], plan, shape, symbols, totals, after, logs
+        )
+        if not evidence > TIE:
+            if ahead:
+                mine[LEFT] = ahead
+                slack[stream] = -max(bound, shape[NEWBORN])
+            continue
+        counts = rows[stream, best]
+        events[found, POSITION] = i
+        events[found, STREAM] = stream
+        events[found, INDEX] = mine[START] + counts.sum()
+        events[found, DETECTED] = mine[SEEN] - 1
+        events[found, EVENT_COUNTS : EVENT_COUNTS + k] = counts
+        events[found, EVENT_COUNTS + k : EVENT_COUNTS + 2 * k] = mine[COUNTS : COUNTS + k] - counts
+        evidences[found] = evidence
+        found += 1
+        restart(mine, rows[stream], before[stream], plan, best)
+    return len(xs), found

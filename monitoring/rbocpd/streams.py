@@ -1,0 +1,57 @@
+"""The state of streams, saved and restored bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from engine.errors import SnapshotError
+from monitoring.budget import Budget
+from monitoring.rbocpd import kernel
+from monitoring.rbocpd.scan import Scan, Streams
+from monitoring.state import decode, encode
+from monitoring.weights import AnyWeight
+
+
+def save_streams(kind: str, scan: Scan, state: Streams) -> bytes:
+    """Return configuration and state; of the forecasters only those that are held."""
+    held = _held(scan, state)
+    fields = {**scan.fields(), "streams": len(state.head), "rows": state.rows.shape[1]}
+    columns = {f"rows_{o}": state.rows[held][:, o] for o in range(scan.categories)}
+    head = {f"head_{i}": np.ascontiguousarray(state.head[:, i]) for i in range(state.head.shape[1])}
+    return encode(kind, fields, {**head, "slack": state.slack, **columns, "before": state.before[held]})
+
+
+def load_streams(kind: str, data: bytes, weight: AnyWeight | Budget | None = None) -> tuple[Scan, Streams]:
+    """Return what ``save_streams`` wrote, with another weight if one is given."""
+    fields, arrays = decode(kind, data)
+    try:
+        scan = Scan.restored(fields)
+        state = scan.empty(fields["streams"])
+        state.rows = np.zeros((fields["streams"], fields["rows"], scan.categories), np.int64)
+        state.before = np.full(state.rows.shape[:2], np.nan)
+        state.head = np.stack([arrays[f"head_{i}"] for i in range(state.head.shape[1])], axis=1)
+        state.slack = arrays["slack"]
+        held = _held(scan, state)
+        state.rows[held] = np.stack([arrays[f"rows_{o}"] for o in range(scan.categories)], axis=1)
+        state.before[held] = arrays["before"]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise SnapshotError(f"the saved {kind} is incomplete ({error}); discard it and let it start anew") from error
+    if weight is not None:
+        predictor = None if isinstance(weight, Budget) else scan.predictor
+        changed = Scan.of(
+            *(weight, scan.categories, predictor, scan.candidates, scan.max_candidates, scan.per_octave, scan.reseed)
+        )
+        if changed != scan:
+            scan = replace(changed)
+            state.before[:] = np.nan
+            state.head[:, kernel.LEFT] = 0
+    return scan, state
+
+
+def _held(scan: Scan, state: Streams) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Which rows are in use."""
+    place = np.arange(state.rows.shape[1])
+    first, second = state.head[:, kernel.FIRST, None], state.head[:, kernel.SECOND, None]
+    return (place < first) | ((place >= scan.chain) & (place < scan.chain + second))
