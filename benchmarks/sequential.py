@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks._harness import goal, main
-from benchmarks._multinomial import Multinomial
 from engine.sequential import RBOCPDUCRL2, UCRL2, DetectorFactory
 from engine.sequential.environments import SwitchingMDP, funnel, retry_ladder, switching
+from streaming.pair_detector import PairDetector
 
 HORIZON, SEGMENTS, DELTA = 50_000, 6, 0.05
 EVERY = 250  # steps between two points of a curve
@@ -98,11 +98,11 @@ def compare(case: Case, seeds: int, detector: DetectorFactory) -> tuple[dict[str
         rng = np.random.default_rng(seed)
         mdp = case.process(rng)
         draws = rng.random((HORIZON, 2)).tolist()
-        size, settings = (mdp.n_states, mdp.n_actions), {"delta": DELTA, "width_scale": case.width_scale}
-        plain = partial(UCRL2, *size, allowed=mdp.allowed)
-        runs["ucrl2"].append(run(mdp, plain(**settings), draws))
-        runs["oracle"].append(run(mdp, plain(**settings), draws, told=mdp.starts))
-        restarted = RBOCPDUCRL2(*size, allowed=mdp.allowed, detector=detector, **settings)
+        size, scale = (mdp.n_states, mdp.n_actions), case.width_scale
+        plain = partial(UCRL2, *size, delta=DELTA, width_scale=scale, allowed=mdp.allowed)
+        runs["ucrl2"].append(run(mdp, plain(), draws))
+        runs["oracle"].append(run(mdp, plain(), draws, told=mdp.starts))
+        restarted = RBOCPDUCRL2(*size, delta=DELTA, width_scale=scale, allowed=mdp.allowed, detector=detector)
         runs["rbocpd_ucrl2"].append(run(mdp, restarted, draws))
         found = delays(mdp, restarted.restarts)
         caught.append(len(found))
@@ -160,7 +160,7 @@ def measure(quick: bool) -> dict[str, Any]:
     seeds = 3 if quick else 20
     found, curves = {}, {}
     for name, case in CASES.items():
-        found[name], curves[name] = compare(case, seeds, Multinomial)
+        found[name], curves[name] = compare(case, seeds, PairDetector)
     if not quick:  # the figure in the documentation is that of a full run
         plot(FIGURE, curves)
     textbook, rewards = found["both, textbook widths"], found["rewards, widths x0.1"]

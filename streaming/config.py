@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from engine.config import NAME, WRITTEN, DecisionPoint, Milliseconds, Model, Name, ServingConfig
+from engine.config import NAME, WRITTEN, DecisionPoint, Milliseconds, Model, Name, ServingConfig, UCRL2OracleConfig
 from engine.errors import ConfigError
 from monitoring.config import MonitorsConfig
 from streaming.kafka.settings import KafkaSettings, ServerAddress
@@ -34,6 +34,15 @@ class DecisionPointConfig(DecisionPoint):
 
     monitors: MonitorsConfig = MonitorsConfig()
     retraining: RetrainingConfig = RetrainingConfig()
+
+    @model_validator(mode="after")
+    def _check_retraining(self) -> DecisionPointConfig:
+        if self.retraining.enabled and isinstance(self.policy.oracle, UCRL2OracleConfig):
+            raise ValueError(
+                "retraining fits regressions of the reward of one decision, which cannot replace a plan of kind ucrl2; "
+                "set retraining.enabled: false (the plan is learned online, and begins anew when the process changes)"
+            )
+        return self
 
     def engine(self) -> DecisionPoint:
         """Return the part that the engine knows, which is what a policy carries with it."""

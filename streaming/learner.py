@@ -12,15 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from engine.config import DecisionPoint
+from engine.config import DecisionPoint, LinearOracleConfig, UCRL2OracleConfig
 from engine.errors import SnapshotError
 from engine.features import same_columns
 from engine.oracles import LinearLearner, LinearOracle
 from engine.records import Alarm, Feedback, Generation, generation_of
+from engine.sequential import UCRL2Learner
 from engine.store import PolicyStore, write_atomically
 from streaming.intake import feedback_of, parsed
 from streaming.log import Log, Record, TopicPartition
-from streaming.point_learner import PointLearner
+from streaming.point_learner import PointLearner, new_learner
 from streaming.topics import ALARMS, FEEDBACK, GENERATIONS, LEARNER
 from training.learner_file import learner_path, read_learner
 
@@ -198,6 +199,12 @@ class LearnerRole:
         learner = self.points.get(generation.decision_point)
         if learner is None or not generation.promoted or generation.generation <= learner.policy.generation:
             return
+        if isinstance(learner.point.policy.oracle, UCRL2OracleConfig):
+            logger.warning(
+                "%s: generation %d is passed over: the decision point is planned for by ucrl2, which no training fits",
+                learner.name, generation.generation,
+            )  # fmt: skip
+            return
         try:
             policy = self._store.load(learner.name, generation.policy_version)
             if not same_columns(policy.point, learner.point):
@@ -265,6 +272,20 @@ class LearnerRole:
             logger.warning("%s: the schema has changed and what was learned does not fit it; starting afresh", name)
             # Generations are never counted backwards: the ledger and the registry go on from the one before.
             return PointLearner.fresh(name, point, self._clock(), generation_of(version))
+        before, now = policy.point.policy.oracle, point.policy.oracle
+        if UCRL2OracleConfig in (type(before), type(now)) and before != now:
+            logger.warning("%s: policy.oracle has changed and what was learned does not fit it; starting afresh", name)
+            return PointLearner.fresh(name, point, self._clock(), generation_of(version))
         mine = {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
-        learner = LinearLearner.from_arrays(mine) if mine else None
+        learner = _restored(point, mine) if mine else None
         return PointLearner(name, point, policy, learner, state["after_ms"], state["exploring"])
+
+
+def _restored(point: DecisionPoint, arrays: Arrays) -> LinearLearner | UCRL2Learner:
+    """Return a learner that goes on from what the checkpoint holds."""
+    if isinstance(point.policy.oracle, LinearOracleConfig):
+        return LinearLearner.from_arrays(arrays)
+    learner = new_learner(point)
+    assert isinstance(learner, UCRL2Learner)
+    learner.restore(arrays)
+    return learner

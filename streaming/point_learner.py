@@ -8,25 +8,38 @@ from dataclasses import replace
 
 import numpy as np
 
-from engine.config import DecisionPoint
+from engine.config import DecisionPoint, LinearOracleConfig
 from engine.errors import InvalidRequest
 from engine.features import Encoder
 from engine.oracles import LinearLearner
 from engine.policy import Policy, initial_policy
 from engine.records import Alarm, Feedback
+from engine.sequential import UCRL2Learner
 from streaming.intake import place
 from streaming.log import Record
+from streaming.pair_detector import PairDetector
 
 logger = logging.getLogger(__name__)
+
+
+def new_learner(point: DecisionPoint) -> LinearLearner | UCRL2Learner:
+    """Return a learner for a decision point's oracle that has learned nothing."""
+    oracle = point.policy.oracle
+    if not isinstance(oracle, LinearOracleConfig):
+        return UCRL2Learner(point, PairDetector)
+    return LinearLearner(
+        Encoder(point).width, ridge=oracle.ridge, forgetting=oracle.forgetting, max_actions=oracle.max_actions
+    )
 
 
 class PointLearner:
     """What is learned of one decision point, and the policy that comes of it.
 
-    A generation with a linear oracle goes on learning; one with any other oracle serves as it was trained until
-    the next generation. After an alarm that calls for retraining the policy explores uniformly with the share of the
-    reward that was lost (at most ``policy.drift_exploration``): the oracle has been shown wrong, a new generation needs
-    data on every action, and this costs at most what the drift itself costs. The next promotion ends it.
+    A generation with a linear oracle, or a plan of UCRL2, goes on learning; one with any other oracle serves as it was
+    trained until the next generation. After an alarm that calls for retraining the policy explores uniformly with the
+    share of the reward that was lost (at most ``policy.drift_exploration``): the oracle has been shown wrong, a new
+    generation needs data on every action, and this costs at most what the drift itself costs. The next promotion ends
+    it.
 
     Parameters
     ----------
@@ -47,7 +60,7 @@ class PointLearner:
         name: str,
         point: DecisionPoint,
         policy: Policy,
-        learner: LinearLearner | None,
+        learner: LinearLearner | UCRL2Learner | None,
         after_ms: int = 0,
         exploring: int = 0,
     ) -> None:
@@ -64,11 +77,7 @@ class PointLearner:
     @classmethod
     def fresh(cls, name: str, point: DecisionPoint, now_ms: int, generation: int = 0) -> PointLearner:
         """Start with nothing learned."""
-        oracle = point.policy.oracle
-        learner = LinearLearner(
-            Encoder(point).width, ridge=oracle.ridge, forgetting=oracle.forgetting, max_actions=oracle.max_actions
-        )
-        return cls(name, point, initial_policy(name, point, now_ms, generation), learner)
+        return cls(name, point, initial_policy(name, point, now_ms, generation), new_learner(point))
 
     def learn(self, batch: Sequence[tuple[Record, Feedback]]) -> int:
         """Learn from feedback and return how many of it could be used; what does not fit the schema is passed over."""
@@ -77,6 +86,10 @@ class PointLearner:
             self._dirty |= not self.exploring
         if self.learner is None:
             return 0
+        if isinstance(self.learner, UCRL2Learner):
+            count = self.learner.learn([(record.partition, feedback) for record, feedback in batch])
+            self._dirty |= bool(count)
+            return count
         X = np.zeros((len(batch), self._encoder.width), dtype=np.float32)
         actions: list[str] = []
         rewards: list[float] = []

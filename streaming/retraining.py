@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from engine import __version__
+from engine.config import UCRL2OracleConfig
+from engine.errors import ConfigError
 from engine.records import Generation
 from engine.store import PolicyStore
 from streaming.config import Config
@@ -61,6 +63,10 @@ def retrain_point(
 ) -> Outcome:
     """Retrain one decision point now; see ``training.pipeline.retrain``."""
     point = config.decision_points[name]
+    if isinstance(point.policy.oracle, UCRL2OracleConfig):
+        raise ConfigError(
+            f"decision_points.{name}.policy.oracle is of kind ucrl2: it is learned online, and nothing is retrained"
+        )
     log = open_log(config)
     try:
         return retrain(

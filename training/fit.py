@@ -45,7 +45,7 @@ def fit_linear(train: Dataset, point: DecisionPoint) -> tuple[LinearLearner, tup
 
     Returns the learner itself, so that the online learner goes on from where training stopped, and its vocabulary.
     """
-    settings = point.policy.oracle
+    settings = point.policy.regression
     learner = LinearLearner(
         train.width, ridge=settings.ridge, forgetting=settings.forgetting, max_actions=settings.max_actions
     )

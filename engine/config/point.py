@@ -80,6 +80,11 @@ class PolicyConfig(Model):
     drift_exploration_feedbacks: int = Field(5_000, ge=1, description="how long it lasts, if no promotion ends it")
     salt: str = Field("leeway", description="mixed into every draw; a new salt gives other draws for the same ids")
 
+    @property
+    def regression(self) -> LinearOracleConfig:
+        """Settings of a linear regression of rewards: the oracle's own, or the defaults where the oracle is another."""
+        return self.oracle if isinstance(self.oracle, LinearOracleConfig) else LinearOracleConfig()
+
 
 class DecisionPoint(Model):
     """One decision problem: its features, reward and policy."""
@@ -120,7 +125,7 @@ class DecisionPoint(Model):
         if self.policy.exploration.kind != "epsilon_greedy":
             raise ValueError(
                 f"policy.exploration is {self.policy.exploration.kind}, and an oracle of kind ucrl2 plans what to "
-                "explore itself; set policy.exploration to {kind: epsilon_greedy, epsilon: 0}, or to a small epsilon for logs "
+                "explore; set policy.exploration to {kind: epsilon_greedy, epsilon: 0}, or to a small epsilon for logs "
                 "on which other policies can be evaluated"
             )
 

@@ -91,7 +91,8 @@ def _kernel(
     return q, low, high
 
 
-_evi = numba.njit(cache=True)(_kernel)
+# Compiled at its first call, in about a second, by processes that plan alone; no cache on disk has to be writable.
+_evi = numba.njit(_kernel)
 
 
 def extended_value_iteration(

@@ -43,7 +43,7 @@ def cross_fit(rows: Dataset, point: DecisionPoint, folds: int = FOLDS) -> Float6
     """
     q_hat = np.empty(int(rows.starts[-1]))
     fold = folds_of(rows, folds)
-    settings = point.policy.oracle
+    settings = point.policy.regression
     for k in np.unique(fold):
         learner = LinearLearner(rows.width, ridge=settings.ridge, max_actions=settings.max_actions)
         others = rows.rows(fold != k)
