@@ -96,10 +96,9 @@ class UCRL2Learner:
         return self._trajectories.late
 
     def learn(self, batch: Sequence[tuple[int, Feedback]]) -> int:
-        """Take feedback, each with the number of the partition that it came from; return how many decisions were
-        learned.
+        """Take feedback, each with the number of its partition; return how many decisions were learned.
 
-        Those may have come in an earlier batch: a decision is learned when the next one of its unit is known.
+        Those may have come in an earlier batch: a decision is learned when it is known what followed it.
         """
         before = self.learned
         for source, feedback in batch:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import heapq
 import json
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: In place of a next state: it is not known yet, or never will be.
+_OPEN, _LOST = -1, -2
 
 
 class Visit(NamedTuple):
@@ -46,12 +51,24 @@ class Transition(NamedTuple):
     next_state: int
 
 
+@dataclass(slots=True)
+class _Step:
+    """A visit and where it led."""
+
+    visit: Visit
+    next_state: int = _OPEN
+
+
 class Trajectories:
     """Links the decisions of each unit, in the order of their time.
 
     A decision whose unit decides again leads to the state of that next decision. A decision in a terminal state, or one
     whose unit has been silent for ``idle_ms``, leads to the *end*: a state that the product does not know, from which
     the next unit begins. Time is that of the decisions, so that the same feedback gives the same steps at any speed.
+
+    Steps are given in the order of their decisions: that a unit has left is known later than that it has gone on, and
+    whoever saw the steps in the order in which they become known would take each new action for one that makes units
+    stay. So everything waits for the oldest decision whose unit may still go on, at most for ``idle_ms``.
 
     Feedback comes from several sources (the partitions of a log), each nearly in the order of time, none waiting for
     the others. It is held until every source has passed its time by ``patience_ms``. What comes later still is passed
@@ -82,9 +99,10 @@ class Trajectories:
         self._max_units = max_units
         self.late = 0
         self.forgotten = 0
-        self._held: list[Visit] = []
+        self._held: list[Visit] = []  # a heap
         self._newest: dict[int, int] = {}
-        self._open: dict[str, Visit] = {}  # the longest silent first
+        self._last: dict[str, _Step] = {}  # of each unit; the longest silent first
+        self._steps: deque[_Step] = deque()
 
     def add(self, visit: Visit, source: int) -> None:
         """Take one decision; its steps come from ``steps``."""
@@ -93,49 +111,56 @@ class Trajectories:
 
     def steps(self) -> Iterator[Transition]:
         """Yield the steps that are known by now, in the order of their decisions."""
-        if not self._newest:
-            return
-        newest = max(self._newest.values())
-        awaited = (time_ms for time_ms in self._newest.values() if time_ms >= newest - self._idle_ms)
-        until_ms = min(awaited) - self._patience_ms
-        while self._held and self._held[0].time_ms <= until_ms:
-            yield from self._follow(heapq.heappop(self._held))
+        if self._newest:
+            newest = max(self._newest.values())
+            awaited = (time_ms for time_ms in self._newest.values() if time_ms >= newest - self._idle_ms)
+            until_ms = min(awaited) - self._patience_ms
+            while self._held and self._held[0].time_ms <= until_ms:
+                self._follow(heapq.heappop(self._held))
+        while self._steps and self._steps[0].next_state != _OPEN:
+            step = self._steps.popleft()
+            if step.next_state != _LOST:
+                visit = step.visit
+                yield Transition(visit.decision_id, visit.state, visit.action, visit.reward, step.next_state)
 
-    def _follow(self, visit: Visit) -> Iterator[Transition]:
-        yield from self._ended(visit.time_ms - self._idle_ms)
-        before = self._open.get(visit.unit)
-        if before is not None and visit.time_ms < before.time_ms:
+    def _follow(self, visit: Visit) -> None:
+        self._end_silent(visit.time_ms - self._idle_ms)
+        before = self._last.get(visit.unit)
+        if before is not None and visit.time_ms < before.visit.time_ms:
             self.late += 1
             return
-        self._open.pop(visit.unit, None)
-        if visit.state >= 0:
-            if before is None:
-                yield Transition("", self._end, 0, 0.0, visit.state)
-            else:
-                yield from _step(before, visit.state)
+        if before is not None:
+            del self._last[visit.unit]  # to its place in the order of silence
+            before.next_state = visit.state if visit.state >= 0 else _LOST
+        elif visit.state >= 0:
+            self._steps.append(_Step(Visit(visit.time_ms, "", "", self._end, 0, 0.0), visit.state))
+        step = _Step(visit)
+        if visit.state >= 0 and visit.action >= 0:
+            self._steps.append(step)
         if visit.state in self._terminal:
-            yield from _step(visit, self._end)
+            step.next_state = self._end
             return
-        self._open[visit.unit] = visit
-        if len(self._open) > self._max_units:
-            del self._open[next(iter(self._open))]
+        self._last[visit.unit] = step
+        if len(self._last) > self._max_units:
+            self._last.pop(next(iter(self._last))).next_state = _LOST
             self.forgotten += 1
 
-    def _ended(self, before_ms: int) -> Iterator[Transition]:
-        """Yield the last steps of the units that have been silent since."""
-        while self._open:
-            unit, last = next(iter(self._open.items()))
-            if last.time_ms >= before_ms:
+    def _end_silent(self, before_ms: int) -> None:
+        """Let the units end that have been silent since."""
+        while self._last:
+            unit, step = next(iter(self._last.items()))
+            if step.visit.time_ms >= before_ms:
                 return
-            del self._open[unit]
-            yield from _step(last, self._end)
+            del self._last[unit]
+            step.next_state = self._end
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """Return the whole state but the settings."""
         state = {
             "held": sorted(self._held),
-            "open": list(self._open.values()),
             "newest": list(self._newest.items()),
+            "last": [step.visit for step in self._last.values()],
+            "steps": [[*step.visit, step.next_state] for step in self._steps],
             "counts": [self.late, self.forgotten],
         }
         return {"trajectories": np.frombuffer(json.dumps(state).encode(), dtype=np.uint8)}
@@ -145,16 +170,14 @@ class Trajectories:
         try:
             state: dict[str, Any] = json.loads(np.asarray(array, dtype=np.uint8).tobytes())
             held = [Visit(*values) for values in state["held"]]
-            open_ = [Visit(*values) for values in state["open"]]
             newest = {int(source): int(time_ms) for source, time_ms in state["newest"]}
-            self.late, self.forgotten = state["counts"]
+            last = [_Step(Visit(*values)) for values in state["last"]]
+            steps = deque(_Step(Visit(*values), next_state) for *values, next_state in state["steps"])
+            late, forgotten = state["counts"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"the saved trajectories are damaged ({error})") from error
-        self._held, self._newest = held, newest  # a sorted list is a heap
-        self._open = {visit.unit: visit for visit in open_}
-
-
-def _step(visit: Visit, next_state: int) -> Iterator[Transition]:
-    """Yield the step of a decision, if its state and action are known."""
-    if visit.state >= 0 and visit.action >= 0:
-        yield Transition(visit.decision_id, visit.state, visit.action, visit.reward, next_state)
+        self._held, self._newest, self._steps = held, newest, steps  # a sorted list is a heap
+        self._last = {step.visit.unit: step for step in last}
+        # What is open in the queue is the last step of its unit: one object, not two.
+        self._last |= {step.visit.unit: step for step in steps if step.next_state == _OPEN}
+        self.late, self.forgotten = late, forgotten
