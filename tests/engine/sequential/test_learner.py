@@ -149,7 +149,8 @@ def test_feedback_without_a_unit_or_of_another_schema_teaches_nothing() -> None:
 
 
 def batches(made: Sequence[Feedback], sizes: Sequence[int]) -> list[list[tuple[int, Feedback]]]:
-    found, start = [], 0
+    found: list[list[tuple[int, Feedback]]] = []
+    start = 0
     for size in itertools.cycle(sizes):
         if start >= len(made):
             return found
