@@ -150,7 +150,7 @@ def plot(path: Path, curves: dict[str, dict[str, NDArray[np.float64]]]) -> None:
         axis.set_ylim(bottom=min(0.0, axis.get_ylim()[0]))
     axes[0, 0].legend(frameon=False, loc="upper left")
     figure.supxlabel("step")
-    figure.supylabel(f"cumulative regret: median and 10 to 90 % of {len(next(iter(case.values())))} processes")
+    figure.supylabel(f"cumulative regret: median and 10 to 90 % of {len(next(iter(case.values())))} runs")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     plt.close(figure)
