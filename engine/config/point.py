@@ -120,8 +120,8 @@ class DecisionPoint(Model):
         exploration = self.policy.exploration
         if "rows" in exploration.needs and not self.actions.features:
             raise ValueError(
-                f"exploration {exploration.kind!r} needs to see where actions lie, and actions.features is empty; declare "
-                f"features of the actions, such as an embedding, or choose another exploration"
+                f"exploration {exploration.kind!r} needs to see where actions lie, and actions.features is empty; "
+                f"declare features of the actions, such as an embedding, or choose another exploration"
             )
         return self
 
