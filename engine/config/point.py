@@ -10,6 +10,7 @@ from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
 from engine.config.oracle import LinearOracleConfig, OracleConfig, UCRL2OracleConfig
 from engine.hashing import text_bucket
+from engine.prediction import Part
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
 MAX_WIDTH = 4_096
@@ -68,6 +69,13 @@ class RewardConfig(Model):
         return self
 
 
+#: What each kind of oracle gives an exploration beside the mean. The rows are the encoder's.
+GIVES: dict[str, frozenset[Part]] = {
+    "linear": frozenset({"rows"}),
+    "ucrl2": frozenset({"rows"}),
+}
+
+
 class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
@@ -84,6 +92,18 @@ class PolicyConfig(Model):
     def regression(self) -> LinearOracleConfig:
         """Settings of a linear regression of rewards: the oracle's own, or the defaults where the oracle is another."""
         return self.oracle if isinstance(self.oracle, LinearOracleConfig) else LinearOracleConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> PolicyConfig:
+        needs = self.exploration.needs
+        if not needs <= GIVES[self.oracle.kind]:
+            able = sorted(kind for kind, parts in GIVES.items() if needs <= parts)
+            remedy = f"an oracle that does ({', '.join(able)}) or " if able else ""
+            raise ValueError(
+                f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))} of the oracle, which "
+                f"{self.oracle.kind!r} does not give; choose {remedy}another exploration"
+            )
+        return self
 
 
 class DecisionPoint(Model):
@@ -103,6 +123,12 @@ class DecisionPoint(Model):
             raise ValueError(
                 f"the features take {width} columns, more than {MAX_WIDTH}: the statistics of one action alone would "
                 f"take {8 * (width + 1) ** 2 / 2**30:.1f} GiB; use fewer buckets or shorter vectors"
+            )
+        exploration = self.policy.exploration
+        if "rows" in exploration.needs and not self.actions.features:
+            raise ValueError(
+                f"exploration {exploration.kind!r} needs to see where actions lie, and actions.features is empty; "
+                f"declare features of the actions, such as an embedding, or choose another exploration"
             )
         if isinstance(self.policy.oracle, UCRL2OracleConfig):
             self._check_states(self.policy.oracle)

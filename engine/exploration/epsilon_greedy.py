@@ -1,48 +1,57 @@
-"""Epsilon-greedy: the best action, but for a share that is spread evenly.
+"""Epsilon-greedy, in a contextual bandit first studied by Langford and Zhang.
 
-Sutton and Barto, *Reinforcement Learning*, 2nd edition, 2018, section 2.2.
+*The Epoch-Greedy Algorithm for Contextual Multi-armed Bandits*, NIPS 2007.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from engine.config import EpsilonGreedyConfig, ExplorationConfig
-from engine.exploration.base import Exploration, Float64
+from engine.exploration.base import Exploration, Float64, Range
+from engine.exploration.greedy import greedy
 from engine.prediction import Prediction
 
 
 class EpsilonGreedy(Exploration):
-    """Each of K actions gets epsilon / K, and the actions of greatest score share the rest equally.
+    """The best action with probability 1 - epsilon, any with epsilon; those that tie for the best share.
 
     Parameters
     ----------
     epsilon
-        0: the best action with certainty. Then the log says nothing about any other action.
+        Share of uniform exploration.
+    decay_after
+        With t0 feedbacks, the share is ``epsilon * (t0 / (learned + t0)) ** (1/3)``, whose regret is of the order
+        T^(2/3). None: it stays.
 
     Examples
     --------
     >>> import numpy as np
-    >>> EpsilonGreedy(0.4).pmf(Prediction(np.array([0.2, 0.3, 0.9, 0.1])), learned=1).round(3).tolist()
+    >>> EpsilonGreedy(0.4).pmf(Prediction(np.array([0.1, 0.2, 0.9, 0.3])), learned=5).round(3).tolist()
     [0.1, 0.1, 0.7, 0.1]
     """
 
     kind: ClassVar[str] = "epsilon_greedy"
 
-    def __init__(self, epsilon: float) -> None:
+    def __init__(self, epsilon: float = 0.05, decay_after: int | None = None) -> None:
         self.epsilon = epsilon
+        self.decay_after = decay_after
 
     @classmethod
-    def from_config(cls, config: ExplorationConfig) -> EpsilonGreedy:
+    def from_config(cls, config: ExplorationConfig, reward_range: Range) -> EpsilonGreedy:
         """Build it from ``policy.exploration``."""
         assert isinstance(config, EpsilonGreedyConfig)
-        return cls(config.epsilon)
+        return cls(config.epsilon, config.decay_after)
 
-    def pmf(self, prediction: Prediction, learned: int) -> Float64:
-        """Return epsilon / K for each action, and the rest for the best."""
-        best = prediction.mean == prediction.mean.max()
-        p: Float64 = np.full(len(best), self.epsilon / len(best))
-        p[best] += (1.0 - self.epsilon) / np.count_nonzero(best)
-        return p
+    def share(self, learned: int) -> float:
+        """Return the share of uniform exploration after ``learned`` feedbacks."""
+        t0 = self.decay_after
+        return self.epsilon if t0 is None else self.epsilon * float((t0 / (learned + t0)) ** (1 / 3))
+
+    def vector(self, prediction: Prediction, learned: int) -> Float64:
+        """Return the mixture."""
+        return greedy(prediction.mean, self.share(learned))
+
+    def minimum(self, count: int, learned: int) -> float:
+        """Return epsilon / K."""
+        return self.share(learned) / count
