@@ -49,7 +49,7 @@ SETTINGS = {
     "gamma 1000, W 1": Setting(GREEDY, 1),
     "gamma 1000, W 3": Setting(GREEDY, 3),
     "gamma 1000, 10 % floor, W 1": Setting(GREEDY, 1, 0.1),
-    "epsilon-greedy 0.1, W 1": Setting({"kind": "epsilon_greedy", "epsilon": 0.1}, 1),
+    "epsilon-greedy 0.1, W 1": Setting({**GREEDY, "gamma_scale": 1e12}, 1, 0.1),
     # What a decision point has where its file says nothing: gamma grows with what was learned, nothing is forgotten.
     "default": Setting(PolicyConfig().exploration.model_dump(mode="json"), None),
 }

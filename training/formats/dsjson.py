@@ -104,8 +104,10 @@ def _feedback(line: str, point: str) -> Feedback:
     decision.chosen = ranking[0]
     feedback.reward = cost(_number(event["_label_cost"], "_label_cost"))
     if "leeway" not in event:
-        outcomes = event.get("o", [])
-        feedback.outcomes = len(outcomes) if isinstance(outcomes, list) else 0
+        reported = event.get("o", [])
+        outcomes = reported if isinstance(reported, list) else []
+        # Others only say that the action was shown.
+        feedback.outcomes = sum(isinstance(outcome, dict) and "v" in outcome for outcome in outcomes)
         feedback.defaulted = "o" in event and not feedback.outcomes
         feedback.reward_time_ms = decision.time_ms
     return feedback
