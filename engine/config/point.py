@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
 from engine.config.oracle import LinearOracleConfig
+from engine.prediction import Part
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
 MAX_WIDTH = 4_096
@@ -67,6 +68,12 @@ class RewardConfig(Model):
         return self
 
 
+#: What each kind of oracle gives an exploration beside the mean. The rows are the encoder's.
+GIVES: dict[str, frozenset[Part]] = {
+    "linear": frozenset({"rows"}),
+}
+
+
 class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
@@ -78,6 +85,18 @@ class PolicyConfig(Model):
     )
     drift_exploration_feedbacks: int = Field(5_000, ge=1, description="how long it lasts, if no promotion ends it")
     salt: str = Field("leeway", description="mixed into every draw; a new salt gives other draws for the same ids")
+
+    @model_validator(mode="after")
+    def _check(self) -> PolicyConfig:
+        needs = self.exploration.needs
+        if not needs <= GIVES[self.oracle.kind]:
+            able = sorted(kind for kind, parts in GIVES.items() if needs <= parts)
+            remedy = f"an oracle that does ({', '.join(able)}) or " if able else ""
+            raise ValueError(
+                f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))} of the oracle, which "
+                f"{self.oracle.kind!r} does not give; choose {remedy}another exploration"
+            )
+        return self
 
 
 class DecisionPoint(Model):
@@ -97,6 +116,12 @@ class DecisionPoint(Model):
             raise ValueError(
                 f"the features take {width} columns, more than {MAX_WIDTH}: the statistics of one action alone would "
                 f"take {8 * (width + 1) ** 2 / 2**30:.1f} GiB; use fewer buckets or shorter vectors"
+            )
+        exploration = self.policy.exploration
+        if "rows" in exploration.needs and not self.actions.features:
+            raise ValueError(
+                f"exploration {exploration.kind!r} needs to see where actions lie, and actions.features is empty; "
+                f"declare features of the actions, such as an embedding, or choose another exploration"
             )
         return self
 
