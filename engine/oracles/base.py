@@ -94,12 +94,42 @@ class Learner(Protocol):
     def oracle(self) -> Oracle:
         """Return what has been learned, as an oracle that no longer changes."""
 
+    def live(self) -> Oracle:
+        """Return an oracle that follows what is learned, without a copy.
+
+        For loops that decide and learn in one thread, such as simulations: it always predicts as ``oracle()`` at that
+        moment would, and the one call is enough. It must never be published, nor asked by another thread.
+        """
+
     def arrays(self) -> Arrays:
         """Return the statistics, from which ``from_arrays`` goes on as if nothing had happened."""
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Learner:
         """Build it again from ``arrays``; raises ``ValueError`` where they do not fit each other."""
+
+
+def batch(
+    X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None, width: int
+) -> tuple[Float32, Float64, Float64]:
+    """Return the rows, rewards and weights of a batch as contiguous arrays; raises ``ValueError`` naming what is wrong.
+
+    Weights are 1 where there are none; they must be finite and not negative.
+    """
+    count = len(actions)
+    rows = np.ascontiguousarray(X, dtype=np.float32)
+    targets = np.ascontiguousarray(rewards, dtype=np.float64)
+    w = np.ones(count) if weights is None else np.ascontiguousarray(weights, dtype=np.float64)
+    if rows.shape != (count, width) or targets.shape != (count,) or w.shape != (count,):
+        raise ValueError(
+            f"X {rows.shape}, rewards {targets.shape} and weights {w.shape} do not fit {count} actions of width {width}"
+        )
+    # A sum that is finite has no summand that is not; only where it is not is it looked at closely.
+    if not np.isfinite(targets.sum()) and not np.isfinite(targets).all():
+        raise ValueError(f"rewards[{int(np.argmin(np.isfinite(targets)))}] is not finite")
+    if count and not (w.min() >= 0.0 and w.max() < np.inf):
+        raise ValueError(f"weights must be finite and not negative, got {w.min()} to {w.max()}")
+    return rows, targets, w
 
 
 def _with_std(oracle: Oracle, X: Float32, codes: Int64) -> Prediction:
