@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.config import DecisionPoint
 from engine.exploration import Exploration, make_exploration
 from engine.features import Encoded, Encoder
-from engine.oracles import LinearLearner, Oracle, predict
+from engine.oracles import Oracle, make_learner, predict
 from engine.prediction import Prediction
 from engine.records import policy_version
 
@@ -135,5 +135,5 @@ def uniform_pmf(available: NDArray[np.bool_]) -> Float64:
 
 def initial_policy(name: str, point: DecisionPoint, created_ms: int, generation: int = 0) -> Policy:
     """Return a policy that has learned nothing yet, so that it explores uniformly."""
-    oracle = LinearLearner(Encoder(point).width).oracle()
+    oracle = make_learner(point).oracle()
     return Policy(name, point, (), oracle, generation, update=0, learned=0, created_ms=created_ms)

@@ -48,14 +48,19 @@ class OnlineLogisticConfig(_OnlineConfig):
     kind: Literal["online_logistic"] = "online_logistic"
 
 
+_Ridge = Annotated[float, Field(ge=1e-6, allow_inf_nan=False)]
+
+
 class FourierConfig(Model):
     """Random Fourier features (Rahimi and Recht 2007) beside the columns."""
 
     kind: Literal["fourier"] = "fourier"
     size: int = Field(128, ge=1, le=4_096, description="how many")
-    bandwidth: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="of the Gaussian kernel; default: the root of the width"
+    bandwidth: float = Field(
+        0.7, gt=0, allow_inf_nan=False, description="of the Gaussian kernel, as a share of how far rows lie apart"
     )
+    warm_up: int = Field(50, ge=2, description="rows that say how far that is; the features are 0 until then")
+    ridge: _Ridge = Field(0.1, description="of these features; policy.oracle.ridge is that of the columns")
     seed: int = Field(0, ge=0)
 
 
@@ -64,6 +69,7 @@ class NeuralConfig(Model):
 
     kind: Literal["neural"] = "neural"
     hidden: tuple[Annotated[int, Field(ge=1, le=1_024)], ...] = Field((32,), min_length=1, max_length=3)
+    ridge: _Ridge = Field(1.0, description="of these features; policy.oracle.ridge is that of the columns")
     seed: int = Field(0, ge=0)
 
 
@@ -84,7 +90,7 @@ class RecursiveRidgeConfig(Model):
         "hierarchical", description="one regression for all actions, one for each, or each drawn to the shared one"
     )
     features: FeaturesConfig = RawConfig()
-    ridge: float = Field(1.0, ge=1e-6, allow_inf_nan=False)
+    ridge: _Ridge = Field(1.0, description="pull towards zero, or towards the shared regression")
     forgetting: float = Field(1.0, gt=0.5, le=1.0, description="weight of an observation one update later")
     noise: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="standard deviation of the reward; default: estimated"

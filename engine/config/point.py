@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
-from engine.config.oracle import LinearOracleConfig
+from engine.config.oracle import LinearOracleConfig, OracleConfig
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
 MAX_WIDTH = 4_096
@@ -70,7 +70,7 @@ class RewardConfig(Model):
 class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
-    oracle: LinearOracleConfig = LinearOracleConfig()
+    oracle: OracleConfig = LinearOracleConfig()
     exploration: ExplorationConfig = SquareCBConfig()
     publish_interval: Milliseconds = Field(1_000, ge=50, description="time between published policies")
     drift_exploration: float = Field(

@@ -17,9 +17,11 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class Oracle(Protocol):
-    """A fitted, immutable regressor; safe to be asked by many threads at once."""
+    """A fitted regressor. What ``Learner.oracle`` returns never changes: many threads may ask it at once."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """Its name in the configuration and in files."""
 
     def predict(self, X: Float32, codes: Int64) -> Float64:
         """Return the expected reward of each row.
@@ -35,9 +37,13 @@ class Oracle(Protocol):
     def arrays(self) -> Arrays:
         """Return everything that the oracle is, as arrays without Python objects."""
 
+
+class StoredOracle(Oracle, Protocol):
+    """A kind of oracle that files hold."""
+
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Oracle:
-        """Build it again from ``arrays``, bit for bit."""
+        """Build it again from ``arrays``, bit for bit; raises ``ValueError`` where they do not fit each other."""
 
 
 @runtime_checkable
@@ -63,15 +69,16 @@ class Learner(Protocol):
     ----------
     kind
         That of the oracle.
-    vocabulary
-        Ids of the actions with codes 1, 2, ... so far.
     learned
         Number of feedbacks so far.
     """
 
     kind: ClassVar[str]
-    vocabulary: list[str]
     learned: int
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Ids of the actions with codes 1, 2, ... so far."""
 
     @property
     def width(self) -> int:

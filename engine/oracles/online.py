@@ -44,14 +44,15 @@ class Tables:
     @classmethod
     def empty(cls, bits: int) -> Tables:
         """Return tables that have learned nothing."""
-        return cls(*(np.zeros(2**bits) for _ in range(4)), np.zeros(3))
+        w, s, G, H = np.zeros((4, 2**bits))
+        return cls(w, s, G, H, np.zeros(3))
 
     def copy(self) -> Tables:
         """Return a copy that cannot be changed."""
-        copies = [array.copy() for array in (self.w, self.s, self.G, self.H, self.state)]
-        for array in copies:
+        tables = Tables(self.w.copy(), self.s.copy(), self.G.copy(), self.H.copy(), self.state.copy())
+        for array in (tables.w, tables.s, tables.G, tables.H, tables.state):
             array.flags.writeable = False
-        return Tables(*copies)
+        return tables
 
     def arrays(self, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
         """Return the entries that were ever touched, of the tables of these names, and the state."""
@@ -143,7 +144,9 @@ class OnlineOracle:
         out, variance = np.empty(len(X)), np.empty(len(X))
         rows = np.ascontiguousarray(X, dtype=np.float32)
         codes = np.ascontiguousarray(codes, dtype=np.int64)
-        self._score(rows, codes, self._columns.context, self._pairs, t.w, t.s, t.H, self._ridge, out, variance, uncertain)
+        self._score(
+            rows, codes, self._columns.context, self._pairs, t.w, t.s, t.H, self._ridge, out, variance, uncertain
+        )
         return out, variance
 
     def _rewards(self, scores: Float64) -> Float64:
@@ -155,7 +158,7 @@ class OnlineOracle:
 
     def arrays(self) -> Arrays:
         """Return the weights that were ever touched, and the settings."""
-        bits = int(len(self._tables.w)).bit_length() - 1
+        bits = len(self._tables.w).bit_length() - 1
         c = self._columns
         return {
             **self._tables.arrays(("w", "s", "H")),
@@ -320,12 +323,14 @@ class OnlineLogisticLearner(OnlineLearner):
 
 def _settings(arrays: Arrays, more: int) -> tuple[Columns, NDArray[np.bool_], int, list[float]]:
     settings = np.array(arrays["settings"], dtype=np.float64)
-    pairs = np.array(arrays["pairs"])
+    given = np.array(arrays["pairs"])
     if settings.shape != (5 + more,) or not np.isfinite(settings).all() or not 1 <= settings[0] <= 30:
         raise ValueError(f"settings {settings.tolist()} are not those of a first-order oracle")
-    if pairs.shape != (len(INTERACTIONS),) or pairs.dtype != np.bool_:
+    pairs = given.astype(np.bool_)
+    if given.shape != (len(INTERACTIONS),) or given.dtype != np.bool_:
         raise ValueError(f"pairs must say yes or no to each of {', '.join(INTERACTIONS)}")
-    bits, context, action, low, high, *rest = settings.tolist()
+    numbers: list[float] = settings.tolist()
+    bits, context, action, low, high, *rest = numbers
     if min(context, action) < 0 or not low < high:
         raise ValueError(f"settings {settings.tolist()} are not those of a first-order oracle")
     return Columns(int(context), int(action), low, high), pairs, int(bits), rest

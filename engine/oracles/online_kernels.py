@@ -36,7 +36,7 @@ def place(i: int, j: int, mask: int) -> int:
     h = uint64(i) * uint64(0x9E3779B97F4A7C15) + uint64(j) * uint64(0xC2B2AE3D27D4EB4F) + uint64(0x165667B19E3779F9)
     h = (h ^ (h >> uint64(30))) * uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> uint64(27))) * uint64(0x94D049BB133111EB)
-    return int64((h ^ (h >> uint64(31))) & uint64(mask))
+    return int((h ^ (h >> uint64(31))) & uint64(mask))
 
 
 @njit(int64(_X, int64, int64, int64, int64[::1]), cache=True)
@@ -142,10 +142,10 @@ def same(X: Float32, row: int, start: int, stop: int) -> bool:
     """Say whether a row agrees with the one before it in the columns ``start`` to ``stop``."""
     if row == 0:
         return False
-    for j in range(start, stop):
-        if X[row, j] != X[row - 1, j]:
-            return False
-    return True
+    j = start
+    while j < stop and X[row, j] == X[row - 1, j]:
+        j += 1
+    return j == stop
 
 
 @njit(float64(float64, float64, float64, float64), cache=True, inline="always")
@@ -330,9 +330,6 @@ def learn(
         if q <= 0.0:
             continue
         push = h * rate * q
-        if logistic:
-            move = (logistic_move(p, y, push) - p) / q
-        else:
-            move = -g * -math.expm1(-push) / q
+        move = (logistic_move(p, y, push) - p if logistic else g * math.expm1(-push)) / q
         for k in range(count):
             w[where[k]] += move * speed[k]
