@@ -23,11 +23,11 @@ from training.simulation.generation import GenerationFacts, alternation
 from training.simulation.generator import PROBLEMS
 from training.simulation.report import band
 from training.simulation.run import Run, Settings, run_world
-from training.simulation.student import Batch
+from training.simulation.student import fit_trees
 from training.simulation.world import Offer
 
 WORLD = PROBLEMS["logistic"]
-TREES = Batch("lightgbm", LightGBMConfig(trees=60, leaves=15, min_child=20))
+TREES = fit_trees(LightGBMConfig(trees=60, leaves=15, min_child=20))
 GREEDY = {"kind": "squarecb", "gamma_scale": 1_000.0, "gamma_exponent": 0.0}
 #: The least distance of odd from even generations that counts as an oscillation, and the most that counts as none.
 OSCILLATION = 0.01
@@ -49,7 +49,7 @@ SETTINGS = {
     "gamma 1000, W 1": Setting(GREEDY, 1),
     "gamma 1000, W 3": Setting(GREEDY, 3),
     "gamma 1000, 10 % floor, W 1": Setting(GREEDY, 1, 0.1),
-    "epsilon-greedy 0.1, W 1": Setting({**GREEDY, "gamma_scale": 1e12}, 1, 0.1),
+    "epsilon-greedy 0.1, W 1": Setting({"kind": "epsilon_greedy", "epsilon": 0.1}, 1),
     # What a decision point has where its file says nothing: gamma grows with what was learned, nothing is forgotten.
     "default": Setting(PolicyConfig().exploration.model_dump(mode="json"), None),
 }
@@ -65,7 +65,7 @@ def runs(setting: Setting, seeds: int, generations: int, decisions: int) -> list
         window=setting.window,
         share=setting.share,
         offer=Offer(0.7),
-        batch=TREES,
+        fit=TREES,
     )
     return [run_world(WORLD, point, settings, seed) for seed in range(seeds)]
 

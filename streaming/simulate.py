@@ -261,9 +261,8 @@ class _Simulation:
         return self._oracle_kind() == "lightgbm"
 
     def _settings(self) -> Any:
-        from training.fit import FITTERS
         from training.simulation.run import Settings
-        from training.simulation.student import WEIGHINGS, Batch
+        from training.simulation.student import WEIGHINGS, fit_point_oracle, fit_trees
         from training.simulation.world import Offer
 
         options = self.options
@@ -272,8 +271,6 @@ class _Simulation:
             raise ConfigError(f"--learning {learning}: unknown; choose one of {', '.join(WEIGHINGS)}")
         if online and self._in_batch_only():
             raise ConfigError(f"--oracle {kind}: is fitted in batch alone; add --generation, such as --generation 1000")
-        if not online and kind not in FITTERS:
-            raise ConfigError(f"--oracle {kind}: is not fitted in batch; choose one of {', '.join(FITTERS)}")
         if not online and learning != "plain":
             raise ConfigError(f"--learning {learning}: generations are fitted plain; leave --generation out")
         trees = {key: value for key, value in (options["oracle"] or {}).items() if key != "kind"}
@@ -290,7 +287,7 @@ class _Simulation:
             share=options["floor"],
             offer=Offer(options["available"], options["masked"]),
             weigh=WEIGHINGS[learning],
-            batch=Batch(kind if not online else "linear", lightgbm),  # type: ignore[arg-type]
+            fit=fit_trees(lightgbm) if self._in_batch_only() else fit_point_oracle,
             multiplier=options["multiplier"],
         )
 

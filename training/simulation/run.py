@@ -15,7 +15,7 @@ from training.evaluation.diagnostics import unsupported_mass
 from training.simulation.generation import GenerationFacts, alternation, generation_facts
 from training.simulation.play import Played, play
 from training.simulation.replay import Acceptance, replay
-from training.simulation.student import Batch, BatchStudent, OnlineStudent, Student, Weigh, plain
+from training.simulation.student import BatchStudent, Fit, OnlineStudent, Student, Weigh, fit_point_oracle, plain
 from training.simulation.world import Float64, Int64, Offer, World
 
 #: Of a log, without a model of the reward.
@@ -44,8 +44,8 @@ class Settings:
         Which actions are offered.
     weigh : callable
         Weights of the rows, online.
-    batch : Batch
-        How a generation is fitted.
+    fit : callable
+        What fits a generation.
     multiplier : float, optional
         Of a log: see ``Acceptance``.
     """
@@ -58,7 +58,7 @@ class Settings:
     share: float = 0.0
     offer: Offer = field(default_factory=Offer)
     weigh: Weigh = plain
-    batch: Batch = field(default_factory=Batch)
+    fit: Fit = fit_point_oracle
     multiplier: float | None = None
 
     @property
@@ -70,7 +70,7 @@ class Settings:
         """Return somebody who knows nothing yet."""
         if self.generation is None:
             return OnlineStudent(point, self.weigh, self.window, self.share)
-        return BatchStudent(point, self.batch.fit, self.window, self.share)
+        return BatchStudent(point, self.fit, self.window, self.share)
 
 
 @dataclass(frozen=True, eq=False)

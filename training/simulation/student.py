@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Protocol
 
 from engine.config import DecisionPoint
-from engine.features import Encoder
-from engine.oracles import LinearLearner
+from engine.oracles import make_learner
 from engine.policy import Policy, initial_policy
-from training.config import LightGBMConfig, OracleName
+from training.config import LightGBMConfig
 from training.dataset import Dataset
 from training.fit import FITTERS, Fitted, candidate
 from training.simulation.world import START_MS, Float64
@@ -21,6 +20,12 @@ NAME = "simulation"
 
 #: From feedback to the weight of each row in the regression; ``None``: all alike.
 Weigh = Callable[[Dataset], Float64 | None]
+
+
+#: From training rows to what the next generation serves.
+Fit = Callable[[Dataset, DecisionPoint], Fitted]
+
+_CHUNK = 16_384  # rows that a learner holds in float64 at once
 
 
 class Student(Protocol):
@@ -78,17 +83,8 @@ class OnlineStudent:
         self._weigh = weigh
         self._window = window
         self._recent: deque[Dataset] = deque()
-        self._learner = self._fresh()
+        self._learner = make_learner(point)
         self.policy = replace(initial_policy(NAME, point, START_MS), uniform_share=share)
-
-    def _fresh(self) -> LinearLearner:
-        oracle = self._point.policy.oracle
-        return LinearLearner(
-            Encoder(self._point).width,
-            ridge=oracle.ridge,
-            forgetting=oracle.forgetting,
-            max_actions=oracle.max_actions,
-        )
 
     def learn(self, feedback: Dataset) -> None:
         """Take feedback in, and publish; see ``Student.learn``."""
@@ -102,9 +98,11 @@ class OnlineStudent:
                 if len(first) > over:
                     self._recent.appendleft(first.rows(slice(over, None)))
                 over -= len(first)
-            self._learner = self._fresh()
+            self._learner = make_learner(self._point)
             for part in self._recent:
                 self._take(part)
+        if not self.policy.exploration.due(self.policy.learned, self._learner.learned):
+            return
         self.policy = replace(
             self.policy,
             vocabulary=tuple(self._learner.vocabulary),
@@ -119,27 +117,18 @@ class OnlineStudent:
         )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """How a generation is fitted.
+def fit_point_oracle(train: Dataset, point: DecisionPoint) -> Fitted:
+    """Learn the decision point's own oracle from scratch, in the order of time."""
+    learner = make_learner(point)
+    for begin in range(0, len(train), _CHUNK):
+        part = train.rows(slice(begin, begin + _CHUNK))
+        learner.partial_fit(part.chosen_matrix(), part.chosen_actions(), part.reward)
+    return Fitted(learner.oracle(), tuple(learner.vocabulary), len(train))
 
-    Attributes
-    ----------
-    oracle
-        A name in ``training.fit.FITTERS``.
-    lightgbm
-        Settings of the trees, where these are fitted.
-    seed
-        Of the fit.
-    """
 
-    oracle: OracleName = "linear"
-    lightgbm: LightGBMConfig = field(default_factory=LightGBMConfig)
-    seed: int = 0
-
-    def fit(self, train: Dataset, point: DecisionPoint) -> Fitted:
-        """Fit the oracle of the next generation."""
-        return FITTERS[self.oracle](train, point, self.lightgbm, self.seed)
+def fit_trees(config: LightGBMConfig, seed: int = 0) -> Fit:
+    """Return what fits boosted trees, as ``leeway retrain`` does."""
+    return lambda train, point: FITTERS["lightgbm"](train, point, config, seed)
 
 
 class BatchStudent:
@@ -160,7 +149,7 @@ class BatchStudent:
     def __init__(
         self,
         point: DecisionPoint,
-        fit: Callable[[Dataset, DecisionPoint], Fitted],
+        fit: Fit,
         window: int | None = None,
         share: float = 0.0,
     ) -> None:
