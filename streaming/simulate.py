@@ -298,7 +298,10 @@ def _said(error: ValidationError, prefix: str = "") -> str:
     for problem in error.errors():
         where = ".".join(str(step) for step in (*([prefix] if prefix else []), *problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
-        problems.append(f"--{where}: {message} (got {problem['input']!r})")
+        if where:
+            problems.append(f"--{where}: {message} (got {problem['input']!r})")
+        else:  # the two do not go together
+            problems.append(f"--oracle, --exploration: {message}")
     return "; ".join(problems)
 
 

@@ -71,6 +71,9 @@ class RewardConfig(Model):
 #: What each kind of oracle gives an exploration beside the mean. The rows are the encoder's.
 GIVES: dict[str, frozenset[Part]] = {
     "linear": frozenset({"rows"}),
+    "online_linear": frozenset({"rows", "std"}),
+    "online_logistic": frozenset({"rows", "std"}),
+    "recursive_ridge": frozenset({"rows", "std"}),
 }
 
 
