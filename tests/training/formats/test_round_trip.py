@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ def test_open_bandit_tables_give_back_what_they_have_a_column_for(
 
 def test_the_dictionary_of_open_bandit_pipeline_gives_back_numbers_and_vectors() -> None:
     rng = np.random.default_rng(0)
-    bandit_feedback = {
+    bandit_feedback: dict[str, Any] = {
         "n_rounds": 50,
         "n_actions": 3,
         "context": rng.normal(size=(50, 4)),
@@ -175,4 +176,7 @@ def _encoded(point: DecisionPoint, each: Feedback) -> list[list[float]]:
     from engine.features import Encoder
 
     decision = each.decision
-    return Encoder(point).encode(decision.context, decision.actions, decision.packed_actions).X.tolist()
+    rows: list[list[float]] = (
+        Encoder(point).encode(decision.context, decision.actions, decision.packed_actions).X.tolist()
+    )
+    return rows
