@@ -111,21 +111,19 @@ def goals(found: dict[str, list[Run]]) -> list[dict[str, Any]]:
 
 
 def plot(found: dict[str, list[Run]]) -> None:
-    figure = Figure(figsize=(12.0, 7.0), layout="constrained")
+    """Draw what the generations after the first, uniform one earned and left; the uniform policy never changes."""
+    figure = Figure(figsize=(12.0, 7.5), layout="constrained")
     panels = figure.subplots(2, 2)
     shown = ("reward", "ess_uniform", "starved", "calibration")
     titles = ("mean reward", "effective sample size for a uniform target", "share of p < 1/(20 K)", "calibration error")
     for axes, fact, title in zip(panels.ravel(), shown, titles, strict=True):
         for name, each in found.items():
-            if name == "uniform" and fact != "reward":
-                continue
-            values = np.array([[getattr(facts, fact) for facts in run.generations] for run in each])
-            band(axes, np.arange(1, values.shape[1], dtype=np.float64), values[:, 1:], name, marker="o")
+            if name != "uniform":
+                values = np.array([[getattr(facts, fact) for facts in run.generations] for run in each])
+                band(axes, np.arange(1, values.shape[1], dtype=np.float64), values[:, 1:], name, marker="o")
         axes.set(title=title, xlabel="generation")
-    panels[0, 0].set_ylim(
-        bottom=min(r for n, each in found.items() if n != "uniform" for run in each for r in run.rewards[1:]) - 0.01
-    )
-    panels[0, 1].legend(fontsize=8)
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
     figure.suptitle("Generations of policies that learn from each other's logs; mean and range over seeds")
     PLOT.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PLOT, dpi=100)
