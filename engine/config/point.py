@@ -71,6 +71,11 @@ class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
     oracle: OracleConfig = LinearOracleConfig()
+    learning: Literal["plain", "ips", "mtr", "dr"] = Field(
+        "plain", description="what feedback teaches: the rewards as they are, or estimates by logged propensities"
+    )
+    propensity_floor: float = Field(0.01, gt=0, le=1, description="ips, mtr, dr: propensities below count as this")
+    memory: int | None = Field(None, ge=10, description="learn from this many latest feedbacks alone; null: from all")
     exploration: ExplorationConfig = SquareCBConfig()
     publish_interval: Milliseconds = Field(1_000, ge=50, description="time between published policies")
     drift_exploration: float = Field(
@@ -78,6 +83,15 @@ class PolicyConfig(Model):
     )
     drift_exploration_feedbacks: int = Field(5_000, ge=1, description="how long it lasts, if no promotion ends it")
     salt: str = Field("leeway", description="mixed into every draw; a new salt gives other draws for the same ids")
+
+    @model_validator(mode="after")
+    def _fits(self) -> PolicyConfig:
+        kind = self.oracle.kind
+        if kind == "cover" and (self.learning != "plain" or self.memory is not None):
+            raise ValueError("oracle.kind cover learns from propensities as it is; leave out learning and memory")
+        if kind in ("trees", "sklearn") and self.memory is not None:
+            raise ValueError(f"oracle.kind {kind} has a memory of its own; set oracle.memory, and leave out memory")
+        return self
 
 
 class DecisionPoint(Model):
