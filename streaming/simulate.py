@@ -101,7 +101,7 @@ def _share(**bounds: Any) -> click.FloatRange:
 @click.option("--problem", help="Play a made-up world: linear, logistic or drifting.")
 @click.option("--oracle", type=Part(), help="Such as linear:ridge=0.1; in generations also lightgbm:trees=60.")
 @click.option("--exploration", type=Part(), help="Such as squarecb:gamma_scale=1000,gamma_exponent=0.")
-@click.option("--learning", default="plain", show_default=True, help="Regression of the reward: plain, ips, mtr or dr.")
+@click.option("--learning", help="What feedback teaches: plain, ips, mtr or dr.")
 @click.option("--floor", type=_share(), default=0.0, show_default=True, help="Share of uniform exploration mixed in.")
 @click.option("--seeds", type=Seeds(), default="0", show_default=True, help="Such as 0-4: one run for each.")
 @click.option("--decisions", type=click.IntRange(min=1), help="Of a run; default: all rows, or 10000.")
@@ -191,9 +191,9 @@ class _Simulation:
                 raise ConfigError(f"--oracle, --exploration: {error}") from error
         told = {
             "source": {self.source: title, "put_aside": aside},
-            "policy": point.policy.model_dump(mode="json", include={"oracle", "exploration", "salt"}),
+            "policy": point.policy.model_dump(mode="json", include={"oracle", "learning", "exploration", "salt"}),
             "oracle": self._oracle_kind(),
-            "learning": self.options["learning"],
+            "learning": point.policy.learning,
             "generation": settings.generation,
             "publish": settings.publish if settings.generation is None else None,
             "delay": settings.delay,
@@ -247,6 +247,8 @@ class _Simulation:
         """Return the decision point with the policy that the flags ask for."""
         policy = (self.point or point).policy.model_dump(mode="json")
         oracle, exploration = self.options["oracle"], self.options["exploration"]
+        if self.options["learning"] is not None:
+            policy["learning"] = self.options["learning"]
         if exploration is not None:
             policy["exploration"] = exploration
         if oracle is not None and not self._in_batch_only():
@@ -262,17 +264,15 @@ class _Simulation:
 
     def _settings(self) -> Any:
         from training.simulation.run import Settings
-        from training.simulation.student import WEIGHINGS, fit_point_oracle, fit_trees
+        from training.simulation.student import fit_configured, fit_trees
         from training.simulation.world import Offer
 
         options = self.options
         learning, kind, online = options["learning"], self._oracle_kind(), options["generation"] is None
-        if learning not in WEIGHINGS:
-            raise ConfigError(f"--learning {learning}: unknown; choose one of {', '.join(WEIGHINGS)}")
         if online and self._in_batch_only():
             raise ConfigError(f"--oracle {kind}: is fitted in batch alone; add --generation, such as --generation 1000")
-        if not online and learning != "plain":
-            raise ConfigError(f"--learning {learning}: generations are fitted plain; leave --generation out")
+        if self._in_batch_only() and learning not in (None, "plain"):
+            raise ConfigError(f"--learning {learning}: {kind} is fitted plain; choose another oracle, such as trees")
         trees = {key: value for key, value in (options["oracle"] or {}).items() if key != "kind"}
         try:
             lightgbm = LightGBMConfig.model_validate(trees if self._in_batch_only() else {}, context=WRITTEN)
@@ -286,8 +286,7 @@ class _Simulation:
             window=options["window"],
             share=options["floor"],
             offer=Offer(options["available"], options["masked"]),
-            weigh=WEIGHINGS[learning],
-            fit=fit_trees(lightgbm) if self._in_batch_only() else fit_point_oracle,
+            fit=fit_trees(lightgbm) if self._in_batch_only() else fit_configured,
             multiplier=options["multiplier"],
         )
 

@@ -15,7 +15,7 @@ from training.evaluation.diagnostics import unsupported_mass
 from training.simulation.generation import GenerationFacts, alternation, generation_facts
 from training.simulation.play import Played, play
 from training.simulation.replay import Acceptance, replay
-from training.simulation.student import BatchStudent, Fit, OnlineStudent, Student, Weigh, fit_point_oracle, plain
+from training.simulation.student import BatchStudent, Fit, OnlineStudent, Student, fit_configured
 from training.simulation.world import Float64, Int64, Offer, World
 
 #: Of a log, without a model of the reward.
@@ -42,8 +42,6 @@ class Settings:
         Share of uniform exploration that is mixed in.
     offer : Offer
         Which actions are offered.
-    weigh : callable
-        Weights of the rows, online.
     fit : callable
         What fits a generation.
     multiplier : float, optional
@@ -57,8 +55,7 @@ class Settings:
     window: int | None = None
     share: float = 0.0
     offer: Offer = field(default_factory=Offer)
-    weigh: Weigh = plain
-    fit: Fit = fit_point_oracle
+    fit: Fit = fit_configured
     multiplier: float | None = None
 
     @property
@@ -69,7 +66,7 @@ class Settings:
     def student(self, point: DecisionPoint) -> Student:
         """Return somebody who knows nothing yet."""
         if self.generation is None:
-            return OnlineStudent(point, self.weigh, self.window, self.share)
+            return OnlineStudent(point, self.window, self.share)
         return BatchStudent(point, self.fit, self.window, self.share)
 
 

@@ -8,24 +8,19 @@ from dataclasses import replace
 from typing import Protocol
 
 from engine.config import DecisionPoint
-from engine.oracles import make_learner
+from engine.oracles import learn_events, make_learner
 from engine.policy import Policy, initial_policy
 from training.config import LightGBMConfig
 from training.dataset import Dataset
-from training.fit import FITTERS, Fitted, candidate
-from training.simulation.world import START_MS, Float64
+from training.fit import FITTERS, Fitted, candidate, events_of
+from training.simulation.world import START_MS
 
 #: The decision point's name in a simulation.
 NAME = "simulation"
 
-#: From feedback to the weight of each row in the regression; ``None``: all alike.
-Weigh = Callable[[Dataset], Float64 | None]
-
 
 #: From training rows to what the next generation serves.
 Fit = Callable[[Dataset, DecisionPoint], Fitted]
-
-_CHUNK = 16_384  # rows that a learner holds in float64 at once
 
 
 class Student(Protocol):
@@ -43,44 +38,21 @@ class Student(Protocol):
         """Learn from feedback, in its order, and let the policy that comes of it serve."""
 
 
-def plain(feedback: Dataset) -> None:
-    """Regression of the reward on what was done: every row alike, as the service learns."""
-    return
-
-
-def inverse_propensity(feedback: Dataset) -> Float64:
-    """Multi-task regression: each row weighs the inverse of its propensity.
-
-    Bietti, Agarwal and Langford, *A Contextual Bandit Bake-off*, JMLR 2021, section 3.2 ("MTR"). The fit is the one
-    that uniform exploration would have given, at the price of variance.
-    """
-    weights: Float64 = 1.0 / feedback.propensity
-    return weights
-
-
-WEIGHINGS: dict[str, Weigh] = {"plain": plain, "mtr": inverse_propensity}
-
-
 class OnlineStudent:
     """Learns as ``streaming.point_learner`` does: the learner takes every feedback once, and a policy is published.
 
     Parameters
     ----------
     point
-        The decision point; its oracle is the one that learns.
-    weigh
-        Weights of the rows.
+        The decision point; its oracle is the one that learns, from what ``policy.learning`` makes of feedback.
     window
         Forget all but the newest so many feedbacks; ``None``: remember everything.
     share
         Share of uniform exploration that is mixed into every vector.
     """
 
-    def __init__(
-        self, point: DecisionPoint, weigh: Weigh = plain, window: int | None = None, share: float = 0.0
-    ) -> None:
+    def __init__(self, point: DecisionPoint, window: int | None = None, share: float = 0.0) -> None:
         self._point = point
-        self._weigh = weigh
         self._window = window
         self._recent: deque[Dataset] = deque()
         self._learner = make_learner(point)
@@ -112,18 +84,12 @@ class OnlineStudent:
         )
 
     def _take(self, feedback: Dataset) -> None:
-        self._learner.partial_fit(
-            feedback.chosen_matrix(), feedback.chosen_actions(), feedback.reward, self._weigh(feedback)
-        )
+        learn_events(self._learner, events_of(feedback))
 
 
-def fit_point_oracle(train: Dataset, point: DecisionPoint) -> Fitted:
-    """Learn the decision point's own oracle from scratch, in the order of time."""
-    learner = make_learner(point)
-    for begin in range(0, len(train), _CHUNK):
-        part = train.rows(slice(begin, begin + _CHUNK))
-        learner.partial_fit(part.chosen_matrix(), part.chosen_actions(), part.reward)
-    return Fitted(learner.oracle(), tuple(learner.vocabulary), len(train))
+def fit_configured(train: Dataset, point: DecisionPoint) -> Fitted:
+    """Learn the decision point's own oracle from scratch, as ``leeway retrain`` does."""
+    return FITTERS["configured"](train, point, LightGBMConfig(), 0)
 
 
 def fit_trees(config: LightGBMConfig, seed: int = 0) -> Fit:

@@ -19,7 +19,7 @@ from training.simulation.generation import alternation, generation_facts
 from training.simulation.generator import PROBLEMS
 from training.simulation.play import Delay, decide, play
 from training.simulation.run import Run, Settings, run_world
-from training.simulation.student import BatchStudent, OnlineStudent, fit_point_oracle, fit_trees, inverse_propensity
+from training.simulation.student import BatchStudent, OnlineStudent, fit_configured, fit_trees
 from training.simulation.world import Offer
 
 WORLD = PROBLEMS["linear"]
@@ -129,7 +129,7 @@ def test_a_window_forgets() -> None:
 
 
 def test_a_generation_is_frozen_while_it_serves_and_learns_from_its_window() -> None:
-    student = BatchStudent(WORLD.point, fit_point_oracle, window=2)
+    student = BatchStudent(WORLD.point, fit_configured, window=2)
     versions, learned = [], []
     for played in play(WORLD.visits(0, 500, Offer()), student, block=100):
         versions.append(set(played.feedback.policy_version))
@@ -140,10 +140,14 @@ def test_a_generation_is_frozen_while_it_serves_and_learns_from_its_window() -> 
     assert learned == [0, 100, 200, 200, 200]
 
 
-def test_weights_by_inverse_propensity_are_those_of_the_vectors_drawn_from() -> None:
-    [played] = play(WORLD.visits(0, 50, Offer(0.5)), OnlineStudent(WORLD.point), block=50)
-    offered = np.diff(played.feedback.starts)
-    assert inverse_propensity(played.feedback) == pytest.approx(offered.astype(float))
+@pytest.mark.parametrize("learning", ["plain", "ips", "mtr", "dr"])
+def test_every_learning_finds_the_better_actions(learning: str) -> None:
+    policy = PolicyConfig.model_validate(
+        {"learning": learning, "exploration": {"kind": "epsilon_greedy", "epsilon": 0.2}}
+    )
+    point = WORLD.point.model_copy(update={"policy": policy})
+    for settings in (Settings(decisions=3_000, publish=100), Settings(decisions=3_000, generation=1_000)):
+        assert run_world(WORLD, point, settings, 0).value[1_500:].mean() > 0.54
 
 
 def test_a_mixed_in_share_bounds_every_probability() -> None:
