@@ -18,7 +18,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from engine.config import WRITTEN, DecisionPoint, PolicyConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, LeewayError
+from engine.policy import OracleFailure
 from streaming.config import load_config
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, fail, print_json
 from training.config import LightGBMConfig
@@ -187,8 +188,8 @@ class _Simulation:
                 runs = [one(seed, lambda done, i=i: advance(i * count + done)) for i, seed in enumerate(seeds)]  # type: ignore[misc]
             except ValueError as error:  # a log whose propensities cannot be true, an oracle that does not fit
                 raise ConfigError(f"{title}: {error}") from error
-            except TypeError as error:  # an exploration that needs what the oracle does not give
-                raise ConfigError(f"--oracle, --exploration: {error}") from error
+            except OracleFailure as error:
+                raise LeewayError(f"{title}: the oracle failed: {error}; try another one, or other features") from error
         told = {
             "source": {self.source: title, "put_aside": aside},
             "policy": point.policy.model_dump(mode="json", include={"oracle", "learning", "exploration", "salt"}),

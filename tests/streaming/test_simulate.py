@@ -94,7 +94,7 @@ def test_a_log_is_replayed_and_estimated() -> None:
         (["--problem", "linear", "--oracle", "linear:rigde=1"], "rigde"),
         (["--problem", "linear", "--exploration", "squarecb:gamma_scale"], "kind:name=value"),
         (["--problem", "linear", "--exploration", "linucb"], "needs std"),
-        (["--problem", "linear", "--learning", "magic"], "--learning magic"),
+        (["--problem", "linear", "--learning", "magic"], "'plain', 'ips', 'mtr' or 'dr' (got 'magic')"),
         (["--problem", "linear", "--generation", "9", "--publish", "9"], "--publish is of online learning"),
         (["--problem", "linear", "--decision-point", "x"], "needs --config"),
         (["--problem", "linear", "--available", "0"], "--available"),
