@@ -20,7 +20,9 @@ from engine import __version__
 from engine.errors import ConfigError, LeewayError
 from streaming.config import Config, load_config
 from streaming.dlq import dlq
+from streaming.interop import export_log, import_log
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
+from streaming.simulate import simulate
 
 
 def _point(config: Config, name: str | None) -> str:
@@ -344,7 +346,8 @@ def schema(what: str) -> None:
     print_json(outcome_schema())
 
 
-main.add_command(dlq)
+for command in (dlq, simulate, import_log, export_log):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

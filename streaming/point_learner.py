@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from engine.config import DecisionPoint, LinearOracleConfig
+from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.errors import InvalidRequest
-from engine.features import Encoder
-from engine.oracles import LinearLearner
+from engine.features import Encoder, Float32
+from engine.oracles import Learner, learn_events, make_learner
+from engine.oracles.events import EventLearner, Events
 from engine.policy import Policy, initial_policy
 from engine.records import Alarm, Feedback
 from engine.sequential import UCRL2Learner
@@ -22,24 +24,20 @@ from streaming.pair_detector import PairDetector
 logger = logging.getLogger(__name__)
 
 
-def new_learner(point: DecisionPoint) -> LinearLearner | UCRL2Learner:
+def new_learner(point: DecisionPoint) -> Learner | UCRL2Learner:
     """Return a learner for a decision point's oracle that has learned nothing."""
-    oracle = point.policy.oracle
-    if not isinstance(oracle, LinearOracleConfig):
+    if isinstance(point.policy.oracle, UCRL2OracleConfig):
         return UCRL2Learner(point, PairDetector)
-    return LinearLearner(
-        Encoder(point).width, ridge=oracle.ridge, forgetting=oracle.forgetting, max_actions=oracle.max_actions
-    )
+    return make_learner(point)
 
 
 class PointLearner:
     """What is learned of one decision point, and the policy that comes of it.
 
-    A generation with a linear oracle, or a plan of UCRL2, goes on learning; one with any other oracle serves as it was
-    trained until the next generation. After an alarm that calls for retraining the policy explores uniformly with the
-    share of the reward that was lost (at most ``policy.drift_exploration``): the oracle has been shown wrong, a new
-    generation needs data on every action, and this costs at most what the drift itself costs. The next promotion ends
-    it.
+    A generation whose oracle learns online, or a plan of UCRL2, goes on learning; any other serves as it was trained
+    until the next generation. After an alarm that calls for retraining the policy explores uniformly with the share of the
+    reward that was lost (at most ``policy.drift_exploration``): the oracle has been shown wrong, a new generation needs
+    data on every action, and this costs at most what the drift itself costs. The next promotion ends it.
 
     Parameters
     ----------
@@ -60,7 +58,7 @@ class PointLearner:
         name: str,
         point: DecisionPoint,
         policy: Policy,
-        learner: LinearLearner | UCRL2Learner | None,
+        learner: Learner | UCRL2Learner | None,
         after_ms: int = 0,
         exploring: int = 0,
     ) -> None:
@@ -92,9 +90,13 @@ class PointLearner:
             count = self.learner.learn([(record.partition, feedback) for record, feedback in batch])
             self._dirty |= bool(count)
             return count
-        X = np.zeros((len(batch), self._encoder.width), dtype=np.float32)
+        whole = isinstance(self.learner, EventLearner)
+        rows: list[Float32] = []
+        available: list[NDArray[np.bool_]] = []
         actions: list[str] = []
+        chosen: list[int] = []
         rewards: list[float] = []
+        propensity: list[float] = []
         for record, feedback in batch:
             decision = feedback.decision
             if decision.time_ms <= self.after_ms:
@@ -105,12 +107,30 @@ class PointLearner:
                 # It fitted the schema when it was decided: the schema has changed since.
                 logger.error("%s: decision %r is not learned: %s", place(record), decision.decision_id, error)
                 continue
-            X[len(actions)] = encoded.X[decision.chosen]
-            actions.append(decision.actions[decision.chosen].id)
+            # A learner of rows needs the chosen one alone; thousands of others stay out of memory.
+            kept = slice(None) if whole else slice(decision.chosen, decision.chosen + 1)
+            chosen.append(len(actions) + (decision.chosen if whole else 0))
+            actions += [action.id for action in decision.actions[kept]]
+            rows.append(encoded.X[kept])
+            available.append(encoded.available[kept])
             rewards.append(feedback.reward)
-        self.learner.partial_fit(X[: len(actions)], actions, np.array(rewards))
-        self._dirty |= bool(actions)
-        return len(actions)
+            propensity.append(decision.probabilities[decision.chosen])
+        if rewards:
+            learn_events(
+                self.learner,
+                Events(
+                    X=np.concatenate(rows),
+                    actions=actions,
+                    available=np.concatenate(available),
+                    starts=np.cumsum([0, *map(len, rows)]),
+                    chosen=np.array(chosen),
+                    propensity=np.array(propensity),
+                    rewards=np.array(rewards),
+                    weights=np.ones(len(rewards)),
+                ),
+            )
+            self._dirty = True
+        return len(rewards)
 
     def alarm(self, alarm: Alarm) -> None:
         """Explore for a while, if the alarm calls for retraining and is younger than the generation."""
@@ -136,16 +156,7 @@ class PointLearner:
         learner = self.learner if self._due() else None
         if learner is None and not self._another_share:
             return None
-        try:
-            oracle = self.policy.oracle if learner is None else learner.oracle()
-        except np.linalg.LinAlgError as error:
-            # One value of 1e9 does it, and later feedback does not undo it.
-            logger.error(
-                "%s: what was learned has no solution (%s), and %s goes on serving; features are too large: give them "
-                "a scale in the configuration, and learning starts afresh", self.name, error, self.policy.version,
-            )  # fmt: skip
-            self._published_ms = now_ms
-            return None
+        oracle = self.policy.oracle if learner is None else learner.oracle()
         self.policy = replace(
             self.policy,
             point=self.point,
@@ -171,7 +182,7 @@ class PointLearner:
         another_point = self.policy.point != self.point
         return another_point or self.policy.exploration.due(self._served, self.learner.learned)
 
-    def promote(self, policy: Policy, learner: LinearLearner | None, after_ms: int, now_ms: int) -> None:
+    def promote(self, policy: Policy, learner: Learner | None, after_ms: int, now_ms: int) -> None:
         """Go on from a promoted generation."""
         self.policy = policy
         self.learner = learner

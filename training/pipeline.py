@@ -17,6 +17,7 @@ from google.protobuf import json_format
 
 from engine.errors import SnapshotError
 from engine.features import same_columns
+from engine.oracles import learn_events
 from engine.policy import OracleFailure, Policy
 from engine.records import Generation, generation_of
 from engine.store import PolicyStore
@@ -25,7 +26,7 @@ from training.dataset import Dataset
 from training.evaluation.base import Float64
 from training.evaluation.policy import PolicyEvaluation, evaluate_logging, evaluate_policy
 from training.evaluation.reward_model import cross_fit
-from training.fit import FITTERS, Fitted, candidate
+from training.fit import FITTERS, Fitted, candidate, events_of
 from training.gate import Verdict, judge
 from training.job import ExitCode, Ledger, Outcome, RetrainJob
 from training.learner_file import learner_path, save_learner
@@ -295,7 +296,7 @@ class _Retraining:
             learner = best.fitted.learner
             if learner is not None:
                 # The policy stays as it was evaluated; what is learned next goes on from the end of the window.
-                learner.partial_fit(held.chosen_matrix(), held.chosen_actions(), held.reward)
+                learn_events(learner, events_of(held))
                 save_learner(learner_path(self.store, name, policy.version), learner)
             self.store.save(policy)
         tags = {

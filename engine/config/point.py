@@ -72,6 +72,15 @@ class RewardConfig(Model):
 #: What each kind of oracle gives an exploration beside the mean. The rows are the encoder's.
 GIVES: dict[str, frozenset[Part]] = {
     "linear": frozenset({"rows"}),
+    "online_linear": frozenset({"rows", "std"}),
+    "online_logistic": frozenset({"rows", "std"}),
+    "recursive_ridge": frozenset({"rows", "std"}),
+    "trees": frozenset({"rows"}),
+    "sklearn": frozenset({"rows"}),
+    "ensemble": frozenset({"rows", "std", "members"}),
+    "cover": frozenset({"rows", "std", "members"}),
+    # Around an oracle that knows how sure it is, it does too; that is not looked into here.
+    "intercepts": frozenset({"rows"}),
     "ucrl2": frozenset({"rows"}),
 }
 
@@ -80,6 +89,11 @@ class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
     oracle: OracleConfig = LinearOracleConfig()
+    learning: Literal["plain", "ips", "mtr", "dr"] = Field(
+        "plain", description="what feedback teaches: the rewards as they are, or estimates by logged propensities"
+    )
+    propensity_floor: float = Field(0.01, gt=0, le=1, description="ips, mtr, dr: propensities below count as this")
+    memory: int | None = Field(None, ge=10, description="learn from this many latest feedbacks alone; null: from all")
     exploration: ExplorationConfig = SquareCBConfig()
     publish_interval: Milliseconds = Field(1_000, ge=50, description="time between published policies")
     drift_exploration: float = Field(
@@ -94,7 +108,7 @@ class PolicyConfig(Model):
         return self.oracle if isinstance(self.oracle, LinearOracleConfig) else LinearOracleConfig()
 
     @model_validator(mode="after")
-    def _check(self) -> PolicyConfig:
+    def _fits(self) -> PolicyConfig:
         needs = self.exploration.needs
         if not needs <= GIVES[self.oracle.kind]:
             able = sorted(kind for kind, parts in GIVES.items() if needs <= parts)
@@ -103,6 +117,11 @@ class PolicyConfig(Model):
                 f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))} of the oracle, which "
                 f"{self.oracle.kind!r} does not give; choose {remedy}another exploration"
             )
+        kind = self.oracle.kind
+        if kind == "cover" and (self.learning != "plain" or self.memory is not None):
+            raise ValueError("oracle.kind cover learns from propensities as it is; leave out learning and memory")
+        if kind in ("trees", "sklearn") and self.memory is not None:
+            raise ValueError(f"oracle.kind {kind} has a memory of its own; set oracle.memory, and leave out memory")
         return self
 
 

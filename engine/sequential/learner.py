@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,8 @@ class UCRL2Learner:
     learned : int
         Decisions whose reward and successor are part of what is known, those before a restart included.
     """
+
+    kind: ClassVar[str] = "ucrl2"
 
     def __init__(self, point: DecisionPoint, detector: DetectorFactory) -> None:
         config = point.policy.oracle

@@ -50,7 +50,7 @@ def cascade(
     >>> prediction = Prediction(np.array([0.8, 0.5, 0.1]))
     >>> slate = cascade(SquareCB(), prediction, 100, 2, decision_id="d1", salt="leeway")
     >>> slate.vectors.round(3).tolist()
-    [[0.957, 0.03, 0.014], [0.0, 0.976, 0.024]]
+    [[0.956, 0.03, 0.014], [0.0, 0.976, 0.024]]
     """
     so_far: tuple[int, ...] = ()
     vectors: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []

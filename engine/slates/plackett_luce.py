@@ -48,7 +48,8 @@ class PlackettLuce:
         """Return the list of ``slots`` actions that belongs to a decision id.
 
         The same (id, salt, vector, slots) gives the same list at any time; fewer slots give its beginning. The number
-        of each action is a hash of (id, salt, index). Raises ``ValueError`` where fewer actions have a positive probability.
+        of each action is a hash of (id, salt, index). Raises ``ValueError`` where fewer actions have a positive
+        probability.
         """
         check_slots(slots, int(np.count_nonzero(self.p)))
         with np.errstate(divide="ignore"):  # the logarithm of 0: the action is last

@@ -122,7 +122,9 @@ def after_of(plan: IntArray, shape: FloatArray, after: FloatArray, n2: int) -> f
     if n2 < len(after):
         return after[n2]  # type: ignore[no-any-return]
     k = plan[K_]
-    return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL])
+    return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(
+        after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL]
+    )
 
 
 @compiled
@@ -336,7 +338,9 @@ def advance(
             # What the anchor loses on x is the most that any evidence can grow by, its weight apart.
             loss = log_gamma_ratio(totals, n + 1, a * k, shape[TOTAL]) - log_gamma_ratio(totals, n, a * k, shape[TOTAL])
             count = mine[COUNTS + x]
-            loss -= log_gamma_ratio(symbols, count + 1, a, shape[SYMBOL]) - log_gamma_ratio(symbols, count, a, shape[SYMBOL])
+            loss -= log_gamma_ratio(symbols, count + 1, a, shape[SYMBOL]) - log_gamma_ratio(
+                symbols, count, a, shape[SYMBOL]
+            )
             slack[stream] -= loss
             mine[LEFT] -= 1
             if slack[stream] < MARGIN:
@@ -345,9 +349,7 @@ def advance(
         mine[SEEN] += 1
         if mine[LEFT] > 0:
             continue
-        best, evidence, bound = statistic(
-            mine, rows[stream], before[stream], plan, shape, symbols, totals, after, logs
-        )
+        best, evidence, bound = statistic(mine, rows[stream], before[stream], plan, shape, symbols, totals, after, logs)
         if not evidence > TIE:
             if ahead:
                 mine[LEFT] = ahead

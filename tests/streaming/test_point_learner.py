@@ -18,7 +18,7 @@ def in_epochs(*, wrapped: bool = False) -> DecisionPoint:
 
 
 def learn(learner: PointLearner, *numbers: int) -> None:
-    record = Record("feedback", 0, 0, b"", b"", 0)
+    record = Record("feedback", 0, 0, 0, b"", b"")
     learner.learn([(record, feedback(number, float(number % 3 == 0))) for number in numbers])
 
 

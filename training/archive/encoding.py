@@ -52,8 +52,8 @@ def encode(batch: Any, point: DecisionPoint, source: str) -> Dataset:
         time_ms=_numbers(batch.column("time_ms"), np.int64),
         policy_version=_texts(batch.column("policy_version")),
         starts=starts,
-        context=_encode_block(point.context, context, len(counts), f"{source}: context"),
-        action=_encode_block(point.actions.features, action, int(starts[-1]), f"{source}: actions.features"),
+        context=encode_block(point.context, context, len(counts), f"{source}: context"),
+        action=encode_block(point.actions.features, action, int(starts[-1]), f"{source}: actions.features"),
         action_ids=_texts(actions.flatten()),
         available=~_numbers(batch.column("excluded").flatten(), np.bool_),
         probabilities=_numbers(batch.column("probabilities").flatten(), np.float64),
@@ -63,7 +63,25 @@ def encode(batch: Any, point: DecisionPoint, source: str) -> Dataset:
     )
 
 
-def _encode_block(features: dict[str, Feature], columns: dict[str, Any], rows: int, path: str) -> Float32:
+def encode_block(features: dict[str, Feature], columns: dict[str, Any], rows: int, path: str) -> Float32:
+    """Return the encoded and scaled columns of a group of features.
+
+    Parameters
+    ----------
+    features
+        The schema of the group.
+    columns
+        For each feature an Arrow array of ``column_type``, or ``None`` where there is none.
+    rows
+        Length of the arrays.
+    path
+        Where they come from, for the error.
+
+    Raises
+    ------
+    ConfigError
+        An array is of another type or size than its feature, or beyond float32 once scaled.
+    """
     block = FeatureBlock(features, reject_unknown=False)
     X = np.zeros((rows, block.width), dtype=np.float32)
     for name, column in block.columns.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,6 +97,15 @@ class ArchiveReader:
             return _in_order(datasets, last)
 
         return self._of_one_state(work)
+
+    def batches(self, name: str, start_ms: int = 0, end_ms: int | None = None) -> Iterator[Any]:
+        """Yield the feedback of one committed state as ``pyarrow.RecordBatch``, file by file; see ``records``.
+
+        A merge that deletes a file meanwhile ends it with ``LogError``.
+        """
+        for part in _overlapping(self._manifest(), name, start_ms, end_ms):
+            for batch in open_part(self.directory, part, verify=True).iter_batches():
+                yield batch.filter(_within(batch.column("time_ms"), start_ms, end_ms))
 
     def _manifest(self) -> Manifest:
         return read_manifest(self.directory) or Manifest()

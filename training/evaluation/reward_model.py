@@ -29,8 +29,8 @@ def folds_of(rows: Dataset, folds: int = FOLDS) -> Int64:
 def cross_fit(rows: Dataset, point: DecisionPoint, folds: int = FOLDS) -> Float64:
     """Return the expected reward of every offered action, shape (m,).
 
-    The model is a ridge regression for each action (``engine.oracles.LinearLearner`` with the point's ridge and
-    without forgetting, since all rows count alike here).
+    The model is a ridge regression for each action (``engine.oracles.LinearLearner`` with the point's ridge, if
+    its oracle is linear too, and without forgetting, since all rows count alike here).
 
     Parameters
     ----------
@@ -48,10 +48,10 @@ def cross_fit(rows: Dataset, point: DecisionPoint, folds: int = FOLDS) -> Float6
         learner = LinearLearner(rows.width, ridge=settings.ridge, max_actions=settings.max_actions)
         others = rows.rows(fold != k)
         learner.partial_fit(others.chosen_matrix(), others.chosen_actions(), others.reward)
-        oracle = learner.oracle()
+        model = learner.oracle()
         mine = rows.rows(fold == k)
         predicted = np.empty(int(mine.starts[-1]))
         for flat, part in chunks(mine):
-            predicted[flat] = oracle.predict(part.pairs(), part.codes(learner.vocabulary))
+            predicted[flat] = model.predict(part.pairs(), part.codes(learner.vocabulary))
         q_hat[np.repeat(fold == k, np.diff(rows.starts))] = predicted
     return q_hat
