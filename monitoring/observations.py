@@ -85,10 +85,11 @@ def binned(values: ArrayLike, edges: ArrayLike) -> IntArray:
 def categories_of(xs: ArrayLike, categories: int) -> IntArray:
     """Return observations as whole numbers; raises ``ValueError`` where one is not in 0..categories - 1."""
     given = np.asarray(xs)
-    symbols = given.astype(np.int64) if given.dtype.kind in "biuf" else np.full(given.shape, -1)
-    wrong = (symbols != given) | (symbols < 0) | (symbols >= categories)
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"an observation must be a number, got {given.dtype}")
+    wrong = ~((given >= 0) & (given < categories) & (np.floor(given) == given))
     if np.any(wrong):
         first = given[wrong][0] if given.ndim else given
         allowed = "0 or 1" if categories == 2 else f"a whole number in 0..{categories - 1}"
         raise ValueError(f"an observation must be {allowed}, got {first}")
-    return np.ascontiguousarray(symbols)
+    return np.ascontiguousarray(given, np.int64)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from monitoring.budget import Budget, default_predictor
+from monitoring.budget import PREDICTOR, Budget
 from monitoring.detector import Change, FloatArray, IntArray
 from monitoring.rbocpd import kernel, tables
 from monitoring.state import Scalar
@@ -27,6 +27,8 @@ _EVENTS = 256
 _SPARE = 32
 #: The look ahead of the test, at most.
 _AHEAD = 64
+#: So many n2 have a bound of their own on how much the weight can grow within the look ahead; it is less for greater n2.
+_GROWTHS = 4096
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Scan:
             weight = Budget()
         if isinstance(weight, Budget):
             weight = weight.weight(categories)
-            predictor = predictor or ("kt" if default_predictor(categories) == "kt" else "laplace")
+            predictor = predictor or PREDICTOR
         predictor = predictor or "laplace"
         candidates = candidates or ("hull" if categories == 2 else "octaves")
         if predictor not in get_args(Predictor):
@@ -128,7 +130,7 @@ class Scan:
             plan = self._plan(state, machine.ahead)
             taken, count = kernel.advance(
                 *(state.head, state.slack, state.rows, state.before, streams, xs, begin),
-                *(plan, machine.shape, machine.symbols, machine.totals, machine.after, machine.logs),
+                *(plan, machine.shape, machine.symbols, machine.totals, machine.after, machine.logs, machine.growths, np.empty(self.categories)),
                 *(events, evidences),
             )
             found += [
@@ -140,18 +142,35 @@ class Scan:
             begin = taken
         return found
 
+    def greatest(self, xs: IntArray) -> float:
+        """Return the greatest evidence that a scale of 1 would have in a stream without a restart, or -log scale."""
+        machine, state = _machine(self.weight, self.categories, self.predictor), self.empty(1)
+        shape, scratch = machine.shape.copy(), np.empty(self.categories)
+        begin = 0
+        while begin < len(xs):
+            begin += kernel.climb(
+                *(state.head, state.slack, state.rows, state.before, xs[begin:]),
+                *(self._plan(state, machine.ahead), shape, machine.symbols, machine.totals),
+                *(machine.after, machine.logs, machine.growths, scratch),
+            )
+            if begin < len(xs):
+                _grow(state)
+        return float(-shape[0])
+
     def statistic(self, state: Streams, stream: int) -> float:
         """Return the evidence of the best change in one stream now."""
         machine = _machine(self.weight, self.categories, self.predictor)
         _, evidence, _ = kernel.statistic(
             *(state.head[stream], state.rows[stream], state.before[stream], self._plan(state, machine.ahead)),
-            *(machine.shape, machine.symbols, machine.totals, machine.after, machine.logs),
+            *(machine.shape, machine.symbols, machine.totals, machine.after, machine.logs, machine.growths, np.empty(self.categories)),
         )
         return float(evidence)
 
     def starts(self, state: Streams, stream: int) -> IntArray:
         """Return the starts of the forecasters of one stream in ascending order."""
         head, rows = state.head[stream], state.rows[stream]
+        if head[kernel.FIRST] == 0:  # the anchor comes with the first observation
+            return head[[kernel.START]]
         second = self.chain
         held = [rows[: head[kernel.FIRST]], rows[second : second + head[kernel.SECOND]]]
         return np.unique(np.concatenate(held).sum(axis=1)) + head[kernel.START]
@@ -198,6 +217,7 @@ class _Machine:
     totals: FloatArray
     after: FloatArray
     logs: FloatArray
+    growths: FloatArray
 
 
 @lru_cache(maxsize=64)
@@ -211,7 +231,11 @@ def _machine(weight: AnyWeight, categories: int, predictor: Predictor) -> _Machi
     plan = np.zeros(kernel.AHEAD + 1, np.int64)
     plan[kernel.K_], plan[kernel.FORMULA] = categories, weight.formula
     kernel.fill_after(plan, shape, totals, after)
-    return _Machine(ahead, shape, symbols, totals, after, tables.logs())
+    growths = np.zeros(1)
+    if isinstance(weight, ShapedWeight) and ahead:
+        n2 = np.maximum(1, np.arange(_GROWTHS))
+        growths = (weight.exponent + weight.late_exponent) * np.log1p(ahead / n2)
+    return _Machine(ahead, shape, symbols, totals, after, tables.logs(), growths)
 
 
 def _look_ahead(weight: ShapedWeight, categories: int) -> tuple[int, float]:
