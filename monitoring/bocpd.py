@@ -130,8 +130,8 @@ class BOCPD:
         runs = self.forecasters
         fields = {"hazard": self._hazard, "categories": self._categories, "max_runs": self._most}
         columns = {f"counts_{o}": np.ascontiguousarray(self._counts[:runs, o]) for o in range(self._categories)}
-        arrays = {"head": self._head, "begin": self._begin[:runs], "chance": self._chance[:runs]}
-        return encode(_KIND, fields, {**arrays, **columns})
+        columns |= {"head": self._head, "begin": self._begin[:runs]}
+        return encode(_KIND, fields, {**columns, "chance": self._chance[:runs]})
 
     @classmethod
     def load(cls, data: bytes) -> Self:

@@ -23,18 +23,19 @@ TABLE = "null_quantiles.json"
 def shaped(categories: int, horizon: int, log_scale: float) -> ShapedWeight:
     """Return the default shape for a horizon, with this scale.
 
-    The exponent turns the Bayes factor into a likelihood ratio, the knee lies where chance and evidence balance (50 at
-    1 000 observations), and no split of a segment as long as the horizon has a q beyond the ceiling.
+    The exponent turns the Bayes factor into a likelihood ratio; knee and ceiling were measured to serve small and large
+    changes at one budget: 50 and 250 at 1 000 observations, and in proportion to the root of the horizon.
     """
     knee = 50.0 * math.sqrt(horizon / 1_000)
-    return ShapedWeight(math.exp(log_scale), (categories - 1) / 2, knee, LATE_EXPONENT, max(knee, horizon / 4))
+    return ShapedWeight(math.exp(log_scale), (categories - 1) / 2, knee, LATE_EXPONENT, 5.0 * knee)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How many stationary streams may raise a false alarm, and within how many observations.
 
-    A stream that goes on raises about as many in each further horizon.
+    It counts from the start of a stream. In the long run, with long segments to compare with at all times, there are
+    several times as many in each further horizon (docs/drift.md): choose the horizon as long as it matters.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""From numbers to the categories that R-BOCPD takes: by chance, which keeps the mean, or by bins, which keep the shape."""
+"""From numbers to the categories that R-BOCPD takes: by chance, which keeps the mean, or by bins."""
 
 from __future__ import annotations
 

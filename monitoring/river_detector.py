@@ -1,4 +1,4 @@
-"""What the adapters of river's detectors share. River is the extra ``drift-peers``, and is imported when one is made."""
+"""What the adapters of river's detectors share. River is the extra ``drift-peers``, imported when one is made."""
 
 from __future__ import annotations
 

@@ -40,9 +40,9 @@ class ShapedWeight:
 
     A Bayes factor prefers early and late splits by q**(-(K-1)/2) over the likelihood ratio; ``exponent`` (K-1)/2 takes
     that back. There are about n/q independent places at scale q for chance to strike, so that small q are where false
-    alarms come from; ``late_exponent`` pays long evidence back for that, beyond q = ``knee``. At the ``ceiling`` that
-    ends, so that the rate of false alarms does not grow with the length of a segment. Quick, and nothing is proved. With both exponents 0 it
-    is the constant weight of the code that Alami, Maillard and Feraud (2020) published, there 1/T.
+    alarms come from; ``late_exponent`` pays long evidence back for that, from q = ``knee`` to the ``ceiling``. With
+    both exponents 0 it is the constant weight of the code that Alami et al. (2020) published, there 1/T. Quick, and
+    nothing is proved.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """River's detectors on the streams of `benchmarks.drift`; runs in an environment of its own.
 
 `rows` tunes each detector's threshold, on streams of its own, to a share of false alarms, and prints its delays. Where
-the slower detectors of zeros and ones have as many streams to be tuned on as to be tested on, the others have two times.
+the slow ones have as many streams to be tuned on as to be tested on, the others two times.
 `speed` prints nanoseconds per update of ADWIN at several lengths of the stream. A detector of numbers gets categories
 one against the rest: one instance for each category, and an alarm when any of them raises one.
 """
@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def rows(wanted: dict[str, float], seeds: int, slow_seeds: int) -> dict[str, Any
                 continue
             kept = tuning if detector in NUMERIC else tuning[:count]
             threshold = tuned(make, low, high, rising, k, kept, target)
-            found = [alarms(lambda t=threshold, m=make: m(t), k, stream, CHANGE) for stream in test[:count]]
+            found = [alarms(partial(make, threshold), k, stream, CHANGE) for stream in test[:count]]
             result[name][detector if k == 2 else f"{detector}, one against the rest"] = {
                 "threshold": threshold,
                 "false": sum(false for false, _ in found) / count,

@@ -59,7 +59,7 @@ def log_gamma_ratio(table: FloatArray, count: int, offset: float, constant: floa
 @compiled
 def log_count(table: FloatArray, count: int) -> float:
     """Return log count."""
-    return table[count] if count < len(table) else math.log(count)  # type: ignore[no-any-return]
+    return table[count] if count < len(table) else math.log(count)
 
 
 @compiled
@@ -116,7 +116,9 @@ def after_of(plan: IntArray, shape: FloatArray, after: FloatArray, n2: int) -> f
     if n2 < len(after):
         return after[n2]  # type: ignore[no-any-return]
     k = plan[K_]
-    return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL])
+    return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(
+        after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL]
+    )
 
 
 @compiled
@@ -128,9 +130,7 @@ def fill_after(plan: IntArray, shape: FloatArray, totals: FloatArray, after: Flo
 
 
 @compiled
-def part_before(
-    counts: IntArray, plan: IntArray, shape: FloatArray, symbols: FloatArray, totals: FloatArray
-) -> float:
+def part_before(counts: IntArray, plan: IntArray, shape: FloatArray, symbols: FloatArray, totals: FloatArray) -> float:
     """Return the part of the statistic that depends on the counts before s alone."""
     k, a = plan[K_], 0.5 * plan[TWICE_A]
     n1 = 0
@@ -433,7 +433,9 @@ def climb(
         mine[SEEN] += 1
         if mine[LEFT] > 0:
             continue
-        _, evidence, bound = statistic(mine, rows[0], before[0], plan, shape, symbols, totals, after, logs, growths, scratch)
+        _, evidence, bound = statistic(
+            mine, rows[0], before[0], plan, shape, symbols, totals, after, logs, growths, scratch
+        )
         rise = max(0.0, evidence)
         shape[0] -= rise
         shape[NEWBORN] -= rise

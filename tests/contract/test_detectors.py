@@ -71,7 +71,8 @@ streams = st.builds(
 
 def read(detector: Detector, stream: NDArray[np.float64]) -> list[float]:
     k = detector.categories
-    return (np.round(stream, 3) if k is None else np.floor(stream * k)).tolist()
+    values: list[float] = (np.round(stream, 3) if k is None else np.floor(stream * k)).tolist()
+    return values
 
 
 def one_by_one(detector: Detector, xs: list[float]) -> list[Change]:
@@ -86,7 +87,7 @@ def test_every_detector_of_the_package_is_in_the_table_under_its_name() -> None:
                 found.add(value)
     assert found == set(DETECTORS.values())
     assert all(detector.kind == kind for kind, detector in DETECTORS.items())
-    assert NEED_RIVER < set(DETECTORS)
+    assert set(DETECTORS) > NEED_RIVER
 
 
 @every_detector

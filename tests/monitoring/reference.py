@@ -64,6 +64,4 @@ def log_eta(weight: AnyWeight, k: int, n1: int, n2: int) -> float:
     b = -k / 12 - (k - 1) / 2 * math.log(2 * math.pi) + k / 2 * math.log(k)
     product = math.prod((n1 + i) * (n2 + i) / (n + i) for i in range(1, k))
     bracket = math.log(4 * a + 2) * d**2 / (4 * n * math.log((a + 3) * n))
-    return math.log(
-        product * math.exp(2 * b) / ((n1 * n2) ** ((k - 1) / 2) * math.factorial(k - 1)) * bracket**a
-    )
+    return math.log(product * math.exp(2 * b) / ((n1 * n2) ** ((k - 1) / 2) * math.factorial(k - 1)) * bracket**a)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from engine.errors import SnapshotError
 from monitoring.budget import Budget
-from monitoring.detector import Change
 from monitoring.rbocpd import RBOCPD
 from monitoring.rbocpd.scan import Candidates, Predictor
 from monitoring.state import encode
@@ -195,7 +194,11 @@ def test_distance_between_candidates_grows_with_their_age() -> None:
 def test_skipped_tests_change_no_alarm() -> None:
     """`statistic()` looks now; an alarm must come at the first observation at which it would be positive."""
     for seed in range(4):
-        for categories, p, q in ((2, [0.5, 0.5], [0.2, 0.8]), (2, [0.99, 0.01], [0.9, 0.1]), (4, [0.25] * 4, [0.7, 0.1, 0.1, 0.1])):
+        for categories, p, q in (
+            (2, [0.5, 0.5], [0.2, 0.8]),
+            (2, [0.99, 0.01], [0.9, 0.1]),
+            (4, [0.25] * 4, [0.7, 0.1, 0.1, 0.1]),
+        ):
             detector = RBOCPD(Budget(0.05, 1000), categories)
             for x in symbols(seed, (p, 400), (q, 150)):
                 if detector.update(x) is None:
