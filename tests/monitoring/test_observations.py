@@ -41,7 +41,13 @@ def test_bins_of_a_reference_window_see_a_change_of_spread() -> None:
     values = np.r_[rng.normal(size=1_000), rng.normal(scale=2.0, size=300)]
     found = RBOCPD(categories=11).update_many(binned(values, edges))
     assert [abs(change.index - 1_000) <= 30 for change in found] == [True]
-    assert quantile_edges([1.0] * 50 + [2.0] * 50, 10).tolist() == [1.0, 1.5, 2.0]
+
+
+def test_a_value_that_repeats_has_a_bin_of_its_own() -> None:
+    edges = quantile_edges([0.5] * 90 + [0.7] * 10, 10)
+    assert len(set(binned([0.4, 0.5, 0.6], edges).tolist())) == 3
+    found = RBOCPD(categories=len(edges) + 2).update_many(binned([0.5] * 200 + [0.6, 0.62, 0.58] * 10, edges))
+    assert [change.index for change in found] == [200]
 
 
 @pytest.mark.parametrize(
