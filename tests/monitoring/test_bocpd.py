@@ -19,7 +19,8 @@ def posterior(xs: list[int], hazard: float, k: int) -> list[float]:
                 chance *= counts[x] / sum(counts)
                 counts[x] += 1
         joint[starts[-1]] += chance
-    return (joint / joint.sum()).tolist()
+    result: list[float] = (joint / joint.sum()).tolist()
+    return result
 
 
 @pytest.mark.parametrize("k", [2, 3])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from monitoring import calibrate
-from monitoring.budget import Budget
+from monitoring.budget import TABLE, Budget
 from monitoring.rbocpd import RBOCPD, RBOCPDBank
 
 
@@ -80,7 +80,7 @@ def test_the_program_that_makes_the_table_makes_one_like_it(
     monkeypatch.setattr(sys, "argv", ["calibrate", "--quick", "--categories", "2", "--out", str(out)])
     calibrate.main()
     (made,) = json.loads(out.read_text())["entries"]
-    shipped = json.loads(Path(calibrate.__file__).with_name(calibrate.TABLE).read_text())["entries"][0]
+    shipped = json.loads(Path(calibrate.__file__).with_name(TABLE).read_text())["entries"][0]
     assert made["rates"] == shipped["rates"]
     assert made["horizons"] == shipped["horizons"][:2]
     # The rates of 1/2 to 1/20, which 400 streams tell to about 0.4.
