@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 #: Observations before the change, of all rows.
 CHANGE = 1_000
+#: Streams on which the levels are measured and the thresholds tuned.
+TUNING = 800
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _peer_environment
-from benchmarks._drift_streams import ABRUPT, CHANGE, GRADUAL, Row, binary
+from benchmarks._drift_streams import ABRUPT, CHANGE, GRADUAL, TUNING, Row, binary
 from benchmarks._harness import goal, main
 from monitoring.bocpd import BOCPD
 from monitoring.budget import Budget
@@ -76,7 +76,7 @@ def figures(found: list[tuple[bool, float]], **more: Any) -> dict[str, Any]:
 
 def bocpd(row: Row, seeds: int, target: float) -> dict[str, Any]:
     """Tune the hazard of BOCPD as the peers are tuned, and test it."""
-    k, tuning = len(row.before), row.draw(seeds, 10**6, CHANGE)
+    k, tuning = len(row.before), row.draw(TUNING // 2, 10**6, CHANGE)
 
     def level(x: float) -> float:
         return float(np.mean([bool(BOCPD(math.exp(x), k).update_many(xs)) for xs in tuning]))
@@ -108,7 +108,7 @@ def table(quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             "R-BOCPD, anytime .05": RBOCPD(AnytimeWeight(0.05), k),
             "R-BOCPD, 1/n of the papers": RBOCPD(InverseLengthWeight(), k),
         }
-        streams, tuning = row.draw(seeds, 0), row.draw(2 * seeds, 10**6, CHANGE)
+        streams, tuning = row.draw(seeds, 0), row.draw(TUNING, 10**6, CHANGE)
         result[row.name] = {}
         for name, empty in forms.items():
             if quick and name == "R-BOCPD, exact":

@@ -1,7 +1,7 @@
 """River's detectors on the streams of `benchmarks.drift`; runs in an environment of its own.
 
-`rows` tunes each detector's threshold, on streams of its own, to a share of false alarms, and prints its delays. Where
-the slow ones have as many streams to be tuned on as to be tested on, the others two times.
+`rows` tunes each detector's threshold, on streams of its own, to a share of false alarms, and prints its delays. The slow
+detectors of zeros and ones have as many streams to be tuned on as to be tested on, the others `TUNING`.
 `speed` prints nanoseconds per update of ADWIN at several lengths of the stream. A detector of numbers gets categories
 one against the rest: one instance for each category, and an alarm when any of them raises one.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from river import drift
 
-from benchmarks._drift_streams import CHANGE, ROWS
+from benchmarks._drift_streams import CHANGE, ROWS, TUNING
 
 Make = Callable[[float], Any]
 #: Detector, least and greatest threshold, whether a greater one is more sensitive.
@@ -89,7 +89,7 @@ def rows(wanted: dict[str, float], seeds: int, slow_seeds: int) -> dict[str, Any
     result: dict[str, Any] = {}
     for name, target in wanted.items():
         row, k = ROWS[name], len(ROWS[name].before)
-        tuning, test = row.draw(2 * seeds, 10**6, CHANGE).tolist(), row.draw(seeds, 0).tolist()
+        tuning, test = row.draw(TUNING, 10**6, CHANGE).tolist(), row.draw(seeds, 0).tolist()
         result[name] = {}
         for detector, (make, low, high, rising) in (NUMERIC | (BINARY if k == 2 else {})).items():
             count = slow_seeds if detector in SLOW else seeds
