@@ -1,8 +1,8 @@
 """River's detectors on the streams of `benchmarks.drift`; runs in an environment of its own.
 
-`rows` tunes each detector's threshold, on streams of its own, to a share of false alarms, and prints its delays. The slow
-detectors of zeros and ones have as many streams to be tuned on as to be tested on, the others `TUNING`.
-`speed` prints nanoseconds per update of ADWIN at several lengths of the stream. A detector of numbers gets categories
+`rows` tunes each detector's threshold, on streams of its own, to a share of false alarms, and prints its delays. The
+slow detectors of zeros and ones have as many streams to be tuned on as to be tested on, the others `TUNING`. `speed`
+prints nanoseconds per update of ADWIN at several lengths of the stream. A detector of numbers gets categories
 one against the rest: one instance for each category, and an alarm when any of them raises one.
 """
 
