@@ -14,7 +14,7 @@ import numpy as np
 from monitoring.weights import ShapedWeight
 
 #: By how much the exponent of the default shape grows at its knee (docs/adr/0008).
-LATE_EXPONENT = 2.5
+LATE_EXPONENT = 3.0
 #: The predictor that the table is measured with.
 PREDICTOR: Literal["kt"] = "kt"
 TABLE = "null_quantiles.json"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from river import drift
 
-from benchmarks._drift_streams import CHANGE, ROWS, TUNING
+from benchmarks._drift_streams import CHANGE, ROWS, TESTED_ON, TUNED_ON, TUNING
 
 Make = Callable[[float], Any]
 #: Detector, least and greatest threshold, whether a greater one is more sensitive.
@@ -75,7 +75,7 @@ def tuned(make: Make, low: float, high: float, rising: bool, k: int, streams: li
 
     quiet, sensitive = (math.log(low), math.log(high)) if rising else (math.log(high), math.log(low))
     at_quiet, at_sensitive = 0.0, 1.0
-    for _ in range(8):
+    for _ in range(5 if len(streams) < 50 else 8):
         middle = (quiet + sensitive) / 2
         found = level(middle)
         if found > target:
@@ -89,7 +89,7 @@ def rows(wanted: dict[str, float], seeds: int, slow_seeds: int) -> dict[str, Any
     result: dict[str, Any] = {}
     for name, target in wanted.items():
         row, k = ROWS[name], len(ROWS[name].before)
-        tuning, test = row.draw(TUNING, 10**6, CHANGE).tolist(), row.draw(seeds, 0).tolist()
+        tuning, test = row.draw(TUNING, TUNED_ON, CHANGE).tolist(), row.draw(seeds, TESTED_ON).tolist()
         result[name] = {}
         for detector, (make, low, high, rising) in (NUMERIC | (BINARY if k == 2 else {})).items():
             count = slow_seeds if detector in SLOW else seeds
