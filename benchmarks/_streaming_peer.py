@@ -1,31 +1,15 @@
-"""Environments for peers: one of its own each, since one cannot ask a user's to fit another library's versions."""
+"""Where Quix Streams runs, and what runs there."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import venv
 from pathlib import Path
+
+from benchmarks import _peer_environment
 
 REQUIREMENT = "quixstreams==3.28.1"
 PROGRAM = Path(__file__).parent / "peers" / "quix_join.py"
 
 
-def python(requirement: str = REQUIREMENT) -> tuple[str | None, str]:
-    """Return the interpreter of a peer's environment (Quix Streams' by default), made if need be; or none, and why."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leeway-benchmarks"
-    folder = cache / f"{requirement.replace('==', '-')}-py{sys.version_info.major}{sys.version_info.minor}"
-    interpreter = folder / "bin" / "python"
-    try:
-        if not interpreter.exists():
-            venv.create(folder, with_pip=True)
-        subprocess.run(
-            [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement],
-            check=True,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        return None, f"{requirement} cannot be installed: {getattr(error, 'stderr', None) or error}"
-    return str(interpreter), ""
+def python() -> tuple[str | None, str]:
+    """Return the interpreter of its environment, made if need be; or none, and why."""
+    return _peer_environment.python(REQUIREMENT)

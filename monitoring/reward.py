@@ -79,7 +79,7 @@ class RewardMonitor:
         self._trail.add(decision.time_ms, share, self._residual(decision, feedback.reward))
         change = self._detector.update(int(uniform(decision.decision_id) < share))
         alarm = None if change is None else self._alarm(change, self._trail.split(anchor, change.index), decision)
-        if len(self._trail) != self._detector.forecasters:
+        if len(self._trail) > self._config.max_candidates:
             self._trail.keep(self._detector.starts)
         return alarm
 

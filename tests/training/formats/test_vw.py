@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks._streaming_peer import python
+from benchmarks._peer_environment import python
 from engine.records import Feedback
 from tests.training.world import World
 from training.formats import write_cb_adf, write_dsjson
