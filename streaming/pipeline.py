@@ -14,6 +14,7 @@ from engine.store import PolicyStore
 from monitoring.metrics import PipelineMetrics
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector
 from streaming.archive import ArchiveRole
+from streaming.auditing import PolicyAudit
 from streaming.config import Config
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.learner import LearnerRole
@@ -116,7 +117,12 @@ class Pipeline(RoleProcess):
     def _monitor(self, log: Log) -> Role:
         observed = self.observed
         self.monitor = MonitorRole(
-            log, self._config.decision_points, self._clock, observed.observe_alarm, observed.observe_reward
+            log,
+            self._config.decision_points,
+            self._clock,
+            observed.observe_alarm,
+            observed.observe_reward,
+            audit=PolicyAudit(PolicyStore(self._config.policy_dir)),
         )
         return self.monitor
 
