@@ -234,7 +234,7 @@ def retrain(
     """Train on the archive, judge off-policy, and promote what is proved better.
 
     Exit status: 0 promoted or nothing to do, 1 try again, 2 usage, 3 not enough data, 4 the gate did not hold, 5
-    another retraining runs.
+    another retraining runs, 6 an alarm holds promotions (see: leeway drift list).
     """
     config = load_config(config_path) if prepare else log_config(config_path)  # the registry is apart from the log
     name = "" if prepare else _point(config, point)

@@ -13,20 +13,32 @@ from engine.errors import InvalidRequest
 from engine.features import Encoder
 from engine.oracles import LinearLearner
 from engine.policy import Policy, initial_policy
-from engine.records import Alarm, Feedback
+from engine.records import (
+    REACTION_DISCOUNT_LEARNER,
+    REACTION_EXPLORE,
+    REACTION_RESET_LEARNER,
+    Alarm,
+    Feedback,
+)
+from monitoring.reactions import reactions_of
 from streaming.intake import place
 from streaming.log import Record
 
 logger = logging.getLogger(__name__)
+
+#: What was learned before a change counts for so much of what it did, where an alarm asks for it.
+DISCOUNT = 0.1
 
 
 class PointLearner:
     """What is learned of one decision point, and the policy that comes of it.
 
     A generation with a linear oracle goes on learning; one with any other oracle serves as it was trained until
-    the next generation. After an alarm that calls for retraining the policy explores uniformly with the share of the
+    the next generation. After an alarm that asks for it the policy explores uniformly with the share of the
     reward that was lost (at most ``policy.drift_exploration``): the oracle has been shown wrong, a new generation needs
-    data on every action, and this costs at most what the drift itself costs. The next promotion ends it.
+    data on every action, and this costs at most what the drift itself costs. Of a change in anything but the reward
+    the share is its effect. The next promotion ends it. An alarm may also ask the learner to forget everything, or
+    to let what it knows count for a tenth.
 
     Parameters
     ----------
@@ -64,11 +76,7 @@ class PointLearner:
     @classmethod
     def fresh(cls, name: str, point: DecisionPoint, now_ms: int, generation: int = 0) -> PointLearner:
         """Start with nothing learned."""
-        oracle = point.policy.oracle
-        learner = LinearLearner(
-            Encoder(point).width, ridge=oracle.ridge, forgetting=oracle.forgetting, max_actions=oracle.max_actions
-        )
-        return cls(name, point, initial_policy(name, point, now_ms, generation), learner)
+        return cls(name, point, initial_policy(name, point, now_ms, generation), _empty(point))
 
     def learn(self, batch: Sequence[tuple[Record, Feedback]]) -> int:
         """Learn from feedback and return how many of it could be used; what does not fit the schema is passed over."""
@@ -98,11 +106,26 @@ class PointLearner:
         return len(actions)
 
     def alarm(self, alarm: Alarm) -> None:
-        """Explore for a while, if the alarm calls for retraining and is younger than the generation."""
-        if not alarm.calls_for_retraining or alarm.detected_ms <= self.after_ms:
+        """Do what an alarm asks of the learner, if it is younger than the generation."""
+        if alarm.detected_ms <= self.after_ms:
             return
-        gained = alarm.mean_before - self.point.reward.range[0]
-        lost = (alarm.mean_before - alarm.mean_after) / gained if gained > 0.0 else 1.0
+        reactions = reactions_of(alarm)
+        if REACTION_EXPLORE in reactions:
+            self._explore(alarm)
+        if self.learner is None:
+            return  # its oracle serves as it was trained, and learns nothing
+        if REACTION_RESET_LEARNER in reactions:
+            self.learner = _empty(self.point)
+            self._dirty = True
+        elif REACTION_DISCOUNT_LEARNER in reactions:
+            self.learner.discount(DISCOUNT)
+            self._dirty = True
+
+    def _explore(self, alarm: Alarm) -> None:
+        lost = alarm.effect
+        if alarm.monitor in ("reward", ""):
+            gained = alarm.mean_before - self.point.reward.range[0]
+            lost = (alarm.mean_before - alarm.mean_after) / gained if gained > 0.0 else 1.0
         share = min(lost, self.point.policy.drift_exploration)
         if share > 0.0:
             self.exploring = self.point.policy.drift_exploration_feedbacks
@@ -154,3 +177,10 @@ class PointLearner:
         # The statistics have seen the held-back feedback too, which the policy, as it was judged, has not.
         self._dirty = learner is not None and learner.learned != policy.learned
         self._published_ms = now_ms
+
+
+def _empty(point: DecisionPoint) -> LinearLearner:
+    oracle = point.policy.oracle
+    return LinearLearner(
+        Encoder(point).width, ridge=oracle.ridge, forgetting=oracle.forgetting, max_actions=oracle.max_actions
+    )

@@ -148,6 +148,12 @@ class LinearLearner:
         self._A[code] += rows.T @ weighted
         self._b[code] += rewards @ weighted
 
+    def discount(self, weight: float) -> None:
+        """Let all that was learned so far count for ``weight`` of what it did, in (0, 1]."""
+        self._A *= weight
+        self._b *= weight
+        self.learned = round(self.learned * weight)
+
     def oracle(self) -> LinearOracle:
         """Return what has been learned, as an oracle that no longer changes."""
         penalty = self.ridge * np.eye(self.width + 1)
