@@ -18,6 +18,7 @@ from monitoring.reference import Reference
 from monitoring.rows import Rows
 from monitoring.state import Array
 from monitoring.stream_bank import Shift, StreamBank
+from monitoring.weights import AnyWeight
 
 RawColumns = Callable[[Rows, Mapping[str, Values]], dict[str, Values]]
 MakePlans = Callable[[IntArray, Mapping[str, Values], MonitorsConfig], list[Plan]]
@@ -158,6 +159,14 @@ class Family:
                     group.acted[shift.stream] = now
                 fresh.append(Finding(plan, shift, acts, int(numbers[shift.row])))
         found += sorted(fresh, key=lambda finding: finding.row)
+
+    def plan(self, key: str) -> tuple[Plan, AnyWeight] | None:
+        """Return a stream that is watched now, by its name, and the weight of its detector."""
+        for group in self.groups:
+            for plan in group.plans:
+                if plan.key == key:
+                    return plan, group.bank.bank.scan.weight
+        return None
 
     def allocations(self) -> list[Allocation]:
         """Return what each stream may cost."""

@@ -30,12 +30,12 @@ _REMEDIES = {
     "action_reward": "See what changed about this action, such as price or stock. If it is to stay, retrain.",
     "residual": "The oracle is wrong in a new way: retrain on what came since the change.",
     "calibration": "The oracle is off at this level of its predictions: retrain, or try another oracle.",
-    "actions": "Actions are not drawn with the logged probabilities: trust no estimate from this feedback; see: leeway replay.",
-    "candidates": "Ask those who send the requests whether the candidates changed; new ones are explored by themselves.",
+    "actions": "Actions are not drawn with the logged probabilities: trust no estimate of it; see: leeway replay.",
+    "candidates": "Ask those who send the requests whether the candidates changed; new ones explore by themselves.",
     "features": "Ask those who send it whether its meaning, unit or source changed. If the users changed, retrain.",
-    "defaults": "Outcomes are missing, or there are more: see that clients report, and: leeway doctor, leeway dlq list.",
+    "defaults": "Outcomes are missing, or more come: see that clients report; leeway doctor, leeway dlq list.",
     "delay": "Outcomes come sooner or later: see the reporting path, and whether reward.window still fits.",
-    "propensity": "Trust nothing learned from such decisions: run leeway replay, and promote nothing until it is understood.",
+    "propensity": "Trust nothing learned from such decisions: run leeway replay, promote nothing until it is understood.",
 }
 
 

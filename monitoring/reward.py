@@ -20,6 +20,7 @@ from monitoring.reactions import numbers, probability, remedy
 from monitoring.state import decode, encode
 from monitoring.trail import Split, Trail
 from monitoring.verdict import Finding, accounted_for, judge
+from monitoring.weights import AnyWeight
 
 MONITOR = "reward"
 
@@ -67,6 +68,11 @@ class RewardMonitor:
     def seen(self) -> int:
         """Feedbacks so far."""
         return self._detector.seen
+
+    @property
+    def weight(self) -> AnyWeight:
+        """The weight of the detector, which sets its false-alarm level."""
+        return self._detector.scan.weight
 
     @property
     def run_length(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
 
@@ -13,17 +14,44 @@ from engine.errors import SnapshotError
 from engine.records import Alarm, Decision, Feedback
 from monitoring.alarms import audit_alarm, change_alarm
 from monitoring.allocation import MONTH_MS, Allocation, split
+from monitoring.budget import Budget
 from monitoring.config import STREAM_MONITORS, MonitorsConfig
-from monitoring.detector import FloatArray
+from monitoring.detector import FloatArray, IntArray
 from monitoring.draws import seeds, uniforms
 from monitoring.family import Family
 from monitoring.plans import oracle_plans, oracle_raw, world_plans, world_raw
 from monitoring.reward import RewardMonitor
 from monitoring.rows import FeatureColumns, Rows
+from monitoring.run_lengths import expected_delay
 from monitoring.state import Array, Scalar, decode, encode
+from monitoring.weights import AnyWeight, ShapedWeight
 
 #: Recomputes a decision: in words what differs, empty where nothing does, ``None`` where its policy cannot be had.
 Audit = Callable[[Decision], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHistory:
+    """What one stream reads of some feedback.
+
+    Attributes
+    ----------
+    time_ms, categories : ndarray of int64, shape (n,)
+        Decision times and observations.
+    names : tuple of str
+        Of the categories.
+    weight
+        Of the detector, or the calibrated one where the detector has another kind.
+    expected : ndarray of float64, shape (K,), or None
+        Shares of the categories in the reference window.
+    """
+
+    time_ms: IntArray
+    categories: IntArray
+    names: tuple[str, ...]
+    weight: ShapedWeight
+    expected: FloatArray | None
+
 
 _KIND = "point-watch/1"
 _SECOND_MS = 1_000
@@ -199,6 +227,51 @@ class PointWatch:
         """Feedbacks since the last change of the reward."""
         return 0 if self.reward is None else self.reward.run_length
 
+    def history(self, key: str, batch: Sequence[Feedback]) -> StreamHistory | None:
+        """Return what a stream reads of feedback, or ``None`` where there is no such stream now; watches nothing.
+
+        Parameters
+        ----------
+        key
+            ``reward``, or as ``features:country``.
+        batch
+            Feedback of this decision point.
+        """
+        rows = Rows.of(batch, self._range)
+        if key == "reward" and self.reward is not None:
+            return StreamHistory(rows.time_ms, rows.ones(), ("0", "1"), _shaped(self.reward.weight, 2), None)
+        features = self._features(rows.decisions.tolist())
+        for family in (self.world, self.oracle):
+            found = family.plan(key)
+            if found is not None:
+                plan, weight = found
+                which, categories = plan.encode(rows, family.raw(rows, features), self.config)
+                names = plan.bins.names
+                return StreamHistory(rows.time_ms[which], categories, names, _shaped(weight, len(names)), plan.target)
+        return None
+
+    def delays(self, moved: float) -> dict[str, int | None]:
+        """Return after how many of its observations each stream finds a change that moves a share of them.
+
+        From the most frequent category to the rarest, after a month without a change. See ``expected_delay``.
+        """
+        found: dict[str, int | None] = {}
+        if self.reward is not None:
+            month = self._reward_allocation().observations_per_month
+            even = np.array([0.5 - moved / 2, 0.5 + moved / 2])
+            found["reward"] = expected_delay(even, even[::-1], int(month), _shaped(self.reward.weight, 2))
+        for family in (self.world, self.oracle):
+            for group in family.groups:
+                for plan, month in zip(group.plans, group.observations.tolist(), strict=True):
+                    target = plan.target
+                    changed = target.copy()
+                    share = min(moved, float(target.max()))
+                    changed[target.argmax()] -= share
+                    changed[target.argmin()] += share
+                    weight = _shaped(group.bank.bank.scan.weight, len(target))
+                    found[plan.key] = expected_delay(target, changed, int(month), weight)
+        return found
+
     def divergences(self) -> dict[str, FloatArray]:
         """Return for each stream how far its latest blocks were from its reference."""
         return self.world.divergences() | self.oracle.divergences()
@@ -263,6 +336,10 @@ class PointWatch:
             level = watch._reward_allocation().budget if known else None
             watch.reward = RewardMonitor.load(arrays["reward"].tobytes(), name, reward_range, config.reward, level)
         return watch
+
+
+def _shaped(weight: AnyWeight, categories: int) -> ShapedWeight:
+    return weight if isinstance(weight, ShapedWeight) else Budget().weight(categories)
 
 
 def _per_month(config: MonitorsConfig, monitor: str, streams: int) -> float:

@@ -20,6 +20,7 @@ from engine import __version__
 from engine.errors import ConfigError, LeewayError
 from streaming.config import Config, load_config
 from streaming.dlq import dlq
+from streaming.drift import drift
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
 
 
@@ -345,6 +346,7 @@ def schema(what: str) -> None:
 
 
 main.add_command(dlq)
+main.add_command(drift)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ class Holds:
             return None
         first = held[0]
         more = f" and {len(held) - 1} more" if len(held) > 1 else ""
-        return f"alarm {first.alarm_id}{more} holds promotions ({first.monitor}); release: leeway drift ack {first.alarm_id}"
+        release = f"release: leeway drift ack {first.alarm_id}"
+        return f"alarm {first.alarm_id}{more} holds promotions ({first.monitor}); {release}"
 
 
 def read_alarms(log: Log) -> list[Alarm]:

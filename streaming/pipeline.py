@@ -153,7 +153,11 @@ class Pipeline(RoleProcess):
                 self.count(metrics.archived.labels(point), self.archive.rows[point])
             if self.monitor is not None:
                 if point in self.monitor.monitors:
-                    metrics.run_length.labels(point).set(self.monitor.monitors[point].run_length)
+                    watch = self.monitor.monitors[point]
+                    metrics.run_length.labels(point).set(watch.run_length)
+                    metrics.observe_divergences(point, watch.divergences())
+                    self.count(metrics.audits.labels(point, "same"), watch.audited - watch.mismatches)
+                    self.count(metrics.audits.labels(point, "different"), watch.mismatches)
                 statistics = self.monitor.ledger.statistics(point)
                 if statistics:
                     metrics.observe_generation(statistics[-1])
