@@ -1,31 +1,15 @@
-"""The environment of Quix Streams: its own, since one cannot ask a user's to fit another library's versions."""
+"""Where Quix Streams runs, and what runs there."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import venv
 from pathlib import Path
+
+from benchmarks import _peer_environment
 
 REQUIREMENT = "quixstreams==3.28.1"
 PROGRAM = Path(__file__).parent / "peers" / "quix_join.py"
 
 
 def python() -> tuple[str | None, str]:
-    """Return the interpreter of the environment, made if need be; or none, and why."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leeway-benchmarks"
-    folder = cache / f"{REQUIREMENT.replace('==', '-')}-py{sys.version_info.major}{sys.version_info.minor}"
-    interpreter = folder / "bin" / "python"
-    try:
-        if not interpreter.exists():
-            venv.create(folder, with_pip=True)
-        subprocess.run(
-            [interpreter, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REQUIREMENT],
-            check=True,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        return None, f"{REQUIREMENT} cannot be installed: {getattr(error, 'stderr', None) or error}"
-    return str(interpreter), ""
+    """Return the interpreter of its environment, made if need be; or none, and why."""
+    return _peer_environment.python(REQUIREMENT)

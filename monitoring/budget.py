@@ -7,31 +7,35 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from monitoring.weights import ShapedWeight
 
-#: The knee of the default shape, and by how much its exponent grows there (docs/adr/0010).
-KNEE = 50.0
+#: By how much the exponent of the default shape grows at its knee (docs/adr/0008).
 LATE_EXPONENT = 2.5
+#: The predictor that the table is measured with.
+PREDICTOR: Literal["kt"] = "kt"
 TABLE = "null_quantiles.json"
 
 
-def default_exponent(categories: int) -> float:
-    """(K - 1) / 2, which turns a Bayes factor into a likelihood ratio."""
-    return (categories - 1) / 2
+def shaped(categories: int, horizon: int, log_scale: float) -> ShapedWeight:
+    """Return the default shape for a horizon, with this scale.
 
-
-def default_predictor(categories: int) -> str:
-    """Return the predictor that the table was measured with."""
-    return "kt" if categories == 2 else "laplace"
+    The exponent turns the Bayes factor into a likelihood ratio; knee and ceiling were measured to serve small and large
+    changes at one budget: 50 and 250 at 1 000 observations, and in proportion to the root of the horizon.
+    """
+    knee = 50.0 * math.sqrt(horizon / 1_000)
+    return ShapedWeight(math.exp(log_scale), (categories - 1) / 2, knee, LATE_EXPONENT, 5.0 * knee)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How many stationary streams may raise a false alarm, and within how many observations.
+
+    It counts from the start of a stream. In the long run, with long segments to compare with at all times, there are
+    several times as many in each further horizon (docs/drift.md): choose the horizon as long as it matters.
 
     Parameters
     ----------
@@ -64,12 +68,7 @@ class Budget:
         Between the horizons, levels and numbers of categories of the table it is interpolated; beyond, its last slope
         goes on, which is an extrapolation.
         """
-        return ShapedWeight(
-            math.exp(-log_threshold(self.rate, self.horizon, categories)),
-            default_exponent(categories),
-            KNEE,
-            LATE_EXPONENT,
-        )
+        return shaped(categories, self.horizon, -log_threshold(self.rate, self.horizon, categories))
 
 
 def log_threshold(rate: float, horizon: int, categories: int) -> float:

@@ -1,4 +1,4 @@
-"""Numba behind one typed name: inner loops are compiled once, and the machine code is kept on disk where that can be."""
+"""Numba behind one typed name: inner loops are compiled once, and their machine code is kept on disk."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class RewardMonitorConfig(Model):
         None,
         gt=0,
         lt=1,
-        description="proved bound on the chance of any false alarm, ever; replaces the calibrated weight, and is slower",
+        description="proved bound on the chance of any false alarm, ever, in place of a calibrated level; slower",
     )
     min_effect: float = Field(
         0.05, ge=0, le=1, description="least unexplained fall that calls for retraining, as a share of the reward range"

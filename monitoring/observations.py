@@ -1,4 +1,4 @@
-"""From numbers to the categories that R-BOCPD takes: by chance, which keeps the mean, or by bins, which keep the shape."""
+"""From numbers to the categories that R-BOCPD takes: by chance, which keeps the mean, or by bins."""
 
 from __future__ import annotations
 
@@ -52,9 +52,11 @@ def _uniforms(seed: int, first: int, count: int) -> FloatArray:
 
 
 def quantile_edges(reference: ArrayLike, bins: int) -> FloatArray:
-    """Return the inner edges of ``bins`` bins with equally many reference values in each; fewer where values repeat.
+    """Return the inner edges of ``bins`` bins with equally many reference values in each.
 
-    Take them once, from a reference window: edges that follow the data hide its change.
+    A value that is more than one quantile gets a bin of its own, so that values on either side of it are told from it;
+    then there are fewer or more bins. Take the edges once, from a reference window: edges that
+    follow the data hide its change.
 
     >>> quantile_edges(range(100), 4).tolist()
     [24.75, 49.5, 74.25]
@@ -64,7 +66,8 @@ def quantile_edges(reference: ArrayLike, bins: int) -> FloatArray:
         raise ValueError(f"bins must be at least 2, got {bins}")
     if not np.all(np.isfinite(x)) or len(x) < bins:
         raise ValueError(f"the reference must hold at least {bins} finite numbers, got {len(x)} values")
-    return np.unique(np.quantile(x, np.arange(1, bins) / bins))
+    edges, times = np.unique(np.quantile(x, np.arange(1, bins) / bins), return_counts=True)
+    return np.union1d(edges, np.nextafter(edges[times > 1], np.inf))
 
 
 def binned(values: ArrayLike, edges: ArrayLike) -> IntArray:
@@ -85,10 +88,11 @@ def binned(values: ArrayLike, edges: ArrayLike) -> IntArray:
 def categories_of(xs: ArrayLike, categories: int) -> IntArray:
     """Return observations as whole numbers; raises ``ValueError`` where one is not in 0..categories - 1."""
     given = np.asarray(xs)
-    symbols = given.astype(np.int64) if given.dtype.kind in "biuf" else np.full(given.shape, -1)
-    wrong = (symbols != given) | (symbols < 0) | (symbols >= categories)
+    if given.dtype.kind not in "biuf":
+        raise ValueError(f"an observation must be a number, got {given.dtype}")
+    wrong = ~((given >= 0) & (given < categories) & (np.floor(given) == given))
     if np.any(wrong):
         first = given[wrong][0] if given.ndim else given
         allowed = "0 or 1" if categories == 2 else f"a whole number in 0..{categories - 1}"
         raise ValueError(f"an observation must be {allowed}, got {first}")
-    return np.ascontiguousarray(symbols)
+    return np.ascontiguousarray(given, np.int64)

@@ -37,10 +37,10 @@ class Split:
 
 
 class Trail:
-    """Running sums of rewards and residuals at the starts of a detector's forecasters, and nowhere else.
+    """Running sums of rewards and residuals at the starts of a detector's forecasters, and at the latest positions.
 
-    In step with the detector: one row more for each observation, and every now and then those that the detector does
-    not hold as starts any more are dropped. So memory has a bound, and what is looked up is exact.
+    One row more for each observation, and from time to time those are dropped that the detector no longer holds. So
+    memory has the detector's bound, and what is looked up is exact.
     """
 
     def __init__(self) -> None:

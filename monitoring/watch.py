@@ -82,8 +82,8 @@ class PointWatch:
     ----------
     seen : int
         Feedbacks so far.
-    audited, mismatches : int
-        Decisions recomputed since the start, and how many of them differed.
+    mismatches : int
+        Decisions recomputed since the start that differed.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class PointWatch:
         self._streams = any(getattr(config, monitor).enabled for monitor in STREAM_MONITORS)
         self.seen = 0
         self.sample = 1.0
-        self.audited = self.mismatches = 0
+        self.mismatches = 0
         self._audit_alarm_at: int | None = None
         self._audit_second = (0, 0)
         self._incident, self._incident_ms = "", 0
@@ -206,7 +206,6 @@ class PointWatch:
             difference = self._audit(decision)
             if difference is None:
                 continue
-            self.audited += 1
             if not difference:
                 continue
             self.mismatches += 1

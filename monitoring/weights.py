@@ -25,23 +25,24 @@ def _probability(name: str, value: float) -> None:
 
 
 class Weight(Protocol):
-    """A weight, as the kernel takes it: the number of its formula and up to four parameters."""
+    """A weight, as the kernel takes it: the number of its formula and up to five parameters."""
 
     formula: ClassVar[int]
 
     @property
-    def parameters(self) -> tuple[float, float, float, float]:
+    def parameters(self) -> tuple[float, float, float, float, float]:
         """What the formula is computed from."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShapedWeight:
-    """eta = scale * q**exponent * max(1, q / knee)**late_exponent with q = n1 n2 / n: quick, calibrated, not proved.
+    """eta = scale * q**exponent * (min(max(q, knee), ceiling) / knee)**late_exponent, q = n1 n2 / n: calibrated.
 
     A Bayes factor prefers early and late splits by q**(-(K-1)/2) over the likelihood ratio; ``exponent`` (K-1)/2 takes
     that back. There are about n/q independent places at scale q for chance to strike, so that small q are where false
-    alarms come from; ``late_exponent`` pays long evidence back for that, beyond q = ``knee``. With both exponents 0 it
-    is the constant weight of the code that Alami, Maillard and Feraud (2020) published, there 1/T.
+    alarms come from; ``late_exponent`` pays long evidence back for that, from q = ``knee`` to the ``ceiling``. With
+    both exponents 0 it is the constant weight of the code that Alami et al. (2020) published, there 1/T. Quick, and
+    nothing is proved.
 
     Parameters
     ----------
@@ -53,6 +54,8 @@ class ShapedWeight:
         q from which on the second factor counts, at least 1.
     late_exponent
         At least 0.
+    ceiling
+        q up to which the second factor grows, at least ``knee``.
     """
 
     formula: ClassVar[int] = 0
@@ -61,6 +64,7 @@ class ShapedWeight:
     exponent: float = 0.0
     knee: float = 1.0
     late_exponent: float = 0.0
+    ceiling: float = 1e15
 
     def __post_init__(self) -> None:
         """Refuse what is no weight."""
@@ -70,11 +74,13 @@ class ShapedWeight:
                 raise ValueError(f"{name} must be a number >= 0, got {getattr(self, name)}")
         if not 1.0 <= self.knee < math.inf:
             raise ValueError(f"knee must be a number >= 1, got {self.knee}")
+        if not self.knee <= self.ceiling < math.inf:
+            raise ValueError(f"ceiling must be a number >= knee, got {self.ceiling}")
 
     @property
-    def parameters(self) -> tuple[float, float, float, float]:
-        """Log c, g, the late exponent, and log knee."""
-        return math.log(self.scale), self.exponent, self.late_exponent, math.log(self.knee)
+    def parameters(self) -> tuple[float, float, float, float, float]:
+        """Log c, g, the late exponent, log knee, log ceiling."""
+        return math.log(self.scale), self.exponent, self.late_exponent, math.log(self.knee), math.log(self.ceiling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +103,9 @@ class InverseLengthWeight:
         _positive("scale", self.scale)
 
     @property
-    def parameters(self) -> tuple[float, float, float, float]:
+    def parameters(self) -> tuple[float, float, float, float, float]:
         """Log of the scale."""
-        return math.log(self.scale), 0.0, 0.0, 0.0
+        return math.log(self.scale), 0.0, 0.0, 0.0, 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +135,9 @@ class AnytimeWeight:
         _probability("delta", self.delta)
 
     @property
-    def parameters(self) -> tuple[float, float, float, float]:
+    def parameters(self) -> tuple[float, float, float, float, float]:
         """Log delta."""
-        return math.log(self.delta), 0.0, 0.0, 0.0
+        return math.log(self.delta), 0.0, 0.0, 0.0, 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +169,9 @@ class TheoremWeight:
             raise ValueError(f"alpha must be a number > 1, got {self.alpha}")
 
     @property
-    def parameters(self) -> tuple[float, float, float, float]:
+    def parameters(self) -> tuple[float, float, float, float, float]:
         """Delta and alpha."""
-        return self.delta, self.alpha, 0.0, 0.0
+        return self.delta, self.alpha, 0.0, 0.0, 0.0
 
 
 WEIGHTS: dict[str, type[ShapedWeight | InverseLengthWeight | AnytimeWeight | TheoremWeight]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from engine.errors import SnapshotError
 from engine.policy import Policy
 from engine.records import Decision
@@ -19,16 +21,26 @@ class PolicyAudit:
     ----------
     store
         Where policies are.
+
+    Attributes
+    ----------
+    results : Counter
+        Decisions that were recomputed, by decision point and result (``same`` or ``different``).
     """
 
     def __init__(self, store: PolicyStore) -> None:
         self._store = store
+        self.results: Counter[tuple[str, str]] = Counter()
         self._loaded: dict[tuple[str, str], Policy | None] = {}
 
     def __call__(self, decision: Decision) -> str | None:
         """Return what differs, empty where nothing does; ``None`` where the policy cannot be had."""
         policy = self._policy(decision.decision_point, decision.policy_version)
-        return None if policy is None else mismatch(decision, policy)
+        if policy is None:
+            return None
+        difference = mismatch(decision, policy)
+        self.results[decision.decision_point, "different" if difference else "same"] += 1
+        return difference
 
     def _policy(self, point: str, version: str) -> Policy | None:
         key = (point, version)

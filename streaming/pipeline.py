@@ -95,6 +95,7 @@ class Pipeline(RoleProcess):
         self.learner: LearnerRole | None = None
         self.monitor: MonitorRole | None = None
         self.archive: ArchiveRole | None = None
+        self._audit = PolicyAudit(PolicyStore(config.policy_dir))
         self.observed = PipelineMetrics(registry, self._points)
         self._book: Mapping[str, JoinAccounting] = {}
         makers: dict[str, Callable[[Log], Role]] = {
@@ -122,7 +123,7 @@ class Pipeline(RoleProcess):
             self._clock,
             observed.observe_alarm,
             observed.observe_reward,
-            audit=PolicyAudit(PolicyStore(self._config.policy_dir)),
+            audit=self._audit,
         )
         return self.monitor
 
@@ -156,8 +157,8 @@ class Pipeline(RoleProcess):
                     watch = self.monitor.monitors[point]
                     metrics.run_length.labels(point).set(watch.run_length)
                     metrics.observe_divergences(point, watch.divergences())
-                    self.count(metrics.audits.labels(point, "same"), watch.audited - watch.mismatches)
-                    self.count(metrics.audits.labels(point, "different"), watch.mismatches)
+                for result in ("same", "different"):
+                    self.count(metrics.audits.labels(point, result), self._audit.results[point, result])
                 statistics = self.monitor.ledger.statistics(point)
                 if statistics:
                     metrics.observe_generation(statistics[-1])

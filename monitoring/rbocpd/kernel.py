@@ -10,7 +10,7 @@ State of S streams with K categories, up to R forecasters each:
 - ``before`` (S, R) float64: log of the part of its weight and likelihood that no later observation changes, NaN until
   it is needed.
 
-``plan`` (8,) int64 and ``shape`` (7,) float64 say what to do, see their indices below. The tables hold, for each count
+``plan`` (8,) int64 and ``shape`` (8,) float64 say what to do, see their indices below. The tables hold, for each count
 below their length, log Gamma(count + a) - log Gamma(a), log Gamma(count + K a) - log Gamma(K a), the part of the
 statistic that depends on n2 alone, and log(count); a is 1 for Laplace's rule and 1/2 for that of Krichevsky and
 Trofimov. Beyond the tables Stirling's series is used.
@@ -33,9 +33,9 @@ SEEN, START, FIRST, SECOND, LEFT, COUNTS = range(6)
 K_, CANDIDATES, CHAIN, PER_OCTAVE, TWICE_A, RESEED, FORMULA, AHEAD = range(8)
 #: Values of ``plan[CANDIDATES]``.
 HULL, OCTAVES, ALL = range(3)
-#: Entries of ``shape``: four parameters of the weight, and the most that the log weight of a forecaster which is
+#: Entries of ``shape``: five parameters of the weight, and the most that the log weight of a forecaster which is
 #: not yet born can be within the look ahead; log Gamma(a) and log Gamma(K a).
-NEWBORN, SYMBOL, TOTAL = 4, 5, 6
+NEWBORN, SYMBOL, TOTAL = 5, 6, 7
 #: Evidence below this is rounding: two hypotheses can explain a short segment equally well.
 TIE = 1e-9
 #: The look ahead ends this much early, for what rounding may add up to.
@@ -59,14 +59,14 @@ def log_gamma_ratio(table: FloatArray, count: int, offset: float, constant: floa
 @compiled
 def log_count(table: FloatArray, count: int) -> float:
     """Return log count."""
-    return table[count] if count < len(table) else math.log(count)  # type: ignore[no-any-return]
+    return table[count] if count < len(table) else math.log(count)
 
 
 @compiled
 def log_before(formula: int, shape: FloatArray, k: int, n1: int) -> float:
     """Return the part of log eta that depends on n1."""
     if formula == 0:
-        return shape[0] + shape[1] * math.log(n1)  # type: ignore[no-any-return]
+        return shape[1] * math.log(n1)  # type: ignore[no-any-return]
     if formula == 1:
         return shape[0]  # type: ignore[no-any-return]
     if formula == 2:
@@ -94,7 +94,7 @@ def log_after(formula: int, shape: FloatArray, k: int, n2: int) -> float:
 def log_total(formula: int, shape: FloatArray, k: int, n: int) -> float:
     """Return the part of log eta that depends on n."""
     if formula == 0:
-        return -shape[1] * math.log(n)  # type: ignore[no-any-return]
+        return shape[0] - shape[1] * math.log(n)  # type: ignore[no-any-return]
     if formula == 1:
         return -math.log(n)
     value = 0.0
@@ -111,18 +111,14 @@ def log_total(formula: int, shape: FloatArray, k: int, n: int) -> float:
 
 
 @compiled
-def log_knee(shape: FloatArray, q: float) -> float:
-    """Return the part of log eta that begins at the knee; ``q`` is log(n1 n2 / n)."""
-    return shape[2] * (q - shape[3]) if q > shape[3] else 0.0  # type: ignore[no-any-return]
-
-
-@compiled
 def after_of(plan: IntArray, shape: FloatArray, after: FloatArray, n2: int) -> float:
     """Return the part of the statistic that depends on n2 alone."""
     if n2 < len(after):
         return after[n2]  # type: ignore[no-any-return]
     k = plan[K_]
-    return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL])
+    return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(
+        after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL]
+    )
 
 
 @compiled
@@ -131,6 +127,18 @@ def fill_after(plan: IntArray, shape: FloatArray, totals: FloatArray, after: Flo
     after[0] = 0.0
     for n2 in range(1, len(after)):
         after[n2] = log_after(plan[FORMULA], shape, plan[K_], n2) - totals[n2]
+
+
+@compiled
+def part_before(counts: IntArray, plan: IntArray, shape: FloatArray, symbols: FloatArray, totals: FloatArray) -> float:
+    """Return the part of the statistic that depends on the counts before s alone."""
+    k, a = plan[K_], 0.5 * plan[TWICE_A]
+    n1 = 0
+    value = 0.0
+    for o in range(k):
+        n1 += counts[o]
+        value += log_gamma_ratio(symbols, counts[o], a, shape[SYMBOL])
+    return value + log_before(plan[FORMULA], shape, k, n1) - log_gamma_ratio(totals, n1, a * k, shape[TOTAL])
 
 
 @compiled
@@ -144,55 +152,72 @@ def statistic(
     totals: FloatArray,
     after: FloatArray,
     logs: FloatArray,
+    growths: FloatArray,
+    scratch: FloatArray,
 ) -> tuple[int, float, float]:
-    """Return the row of the best change in one stream, its evidence, and the most that it can be within the look ahead.
+    """Return the row of the best change in one stream, its evidence, and from where on evidence must be watched.
 
-    The last is what it would be without any loss of the anchor: each observation adds its loss at most.
+    The last is the greatest value of those that may become positive within the look ahead, the growth of the weight
+    included. An observation o adds log(PRED_s(o) / PRED_r(o)) to the evidence of s. That is at most the anchor's
+    loss -log PRED_r(o), which ``advance`` counts; and for all of the J observations ahead at most J (ratio - 1), with
+    the ratio that J times the same o would bring about. What stays negative by the second bound is left out.
     """
-    k, formula, ahead = plan[K_], plan[FORMULA], plan[AHEAD]
+    k, ahead = plan[K_], plan[AHEAD]
     a = 0.5 * plan[TWICE_A]
-    n = 0
-    for o in range(k):
-        n += head[COUNTS + o]
+    reach = ahead - 1 + a
+    counts = head[COUNTS : COUNTS + k]
+    n = head[SEEN] - head[START]
     if n < 2:
-        return -1, -np.inf, -np.inf
+        return -1, -np.inf, shape[NEWBORN]
     anchor = log_gamma_ratio(totals, n, a * k, shape[TOTAL])
     for o in range(k):
-        anchor -= log_gamma_ratio(symbols, head[COUNTS + o], a, shape[SYMBOL])
-    whole = log_total(formula, shape, k, n) + anchor
-    log_n = log_count(logs, n)
-    best, evidence, bound = -1, -np.inf, -np.inf
-    growth = shape[1] + shape[2]
+        anchor -= log_gamma_ratio(symbols, counts[o], a, shape[SYMBOL])
+    whole = log_total(plan[FORMULA], shape, k, n) + anchor
+    known = counts.max() < len(symbols)
+    for o in range(k):
+        scratch[o] = (n + ahead - 1 + a * k) / (counts[o] + a)
+    late = plan[FORMULA] == 0 and shape[2] > 0.0
+    knee = math.exp(shape[3]) * n if late else 0.0
+    log_knee = shape[3] + log_count(logs, n)
+    best, evidence, bound = -1, -np.inf, shape[NEWBORN]
     for chain in range(2):
         # The newest forecaster ends both chains of a hull: look at it once.
         first = chain * plan[CHAIN] + 1
         last = first + head[FIRST] - 1 if chain == 0 else first + head[SECOND] - 2
         for row in range(first, last):
-            value = 0.0
-            n1 = 0
-            for o in range(k):
-                count = rows[row, o]
-                n1 += count
-                value += log_gamma_ratio(symbols, head[COUNTS + o] - count, a, shape[SYMBOL])
             if math.isnan(before[row]):
-                part = log_before(formula, shape, k, n1) - log_gamma_ratio(totals, n1, a * k, shape[TOTAL])
+                before[row] = part_before(rows[row], plan, shape, symbols, totals)
+            value = before[row]
+            n2 = 0
+            if known:
                 for o in range(k):
-                    part += log_gamma_ratio(symbols, rows[row, o], a, shape[SYMBOL])
-                before[row] = part
-            n2 = n - n1
-            value += before[row] + after_of(plan, shape, after, n2)
-            if formula == 0 and shape[2] > 0.0:
-                value += log_knee(shape, log_count(logs, n1) + log_count(logs, n2) - log_n)
+                    count = counts[o] - rows[row, o]
+                    n2 += count
+                    value += symbols[count]
+            else:
+                for o in range(k):
+                    count = counts[o] - rows[row, o]
+                    n2 += count
+                    value += log_gamma_ratio(symbols, count, a, shape[SYMBOL])
+            value += after[n2] if n2 < len(after) else after_of(plan, shape, after, n2)
+            if late and float(n - n2) * n2 > knee:
+                beyond = log_count(logs, n - n2) + log_count(logs, n2) - log_knee
+                value += shape[2] * min(beyond, shape[4] - shape[3])
             if value > evidence:
                 best, evidence = row, value
             if ahead:
-                value += growth * (log_count(logs, n2 + ahead) - log_count(logs, n2))
-                bound = max(bound, value)
-    return best, evidence + whole, bound + whole
+                most = value + whole + growths[min(n2, len(growths) - 1)]
+                if most > bound:
+                    ratio = 0.0
+                    for o in range(k):
+                        ratio = max(ratio, (counts[o] - rows[row, o] + reach) * scratch[o])
+                    if most + ahead * (ratio / (n2 + ahead - 1 + a * k) - 1.0) > -MARGIN:
+                        bound = most
+    return best, evidence + whole, bound
 
 
 @compiled
-def hull_push(rows: IntArray, length: int, first: int, chain: int, n: int, ones: int, sign: int) -> int:
+def hull_push(rows: IntArray, length: int, first: int, n: int, ones: int, sign: int) -> int:
     """Remove from the end of a chain what a new split point makes no vertex; return its length then.
 
     The chain is the lower (``sign`` 1) or upper (-1) convex hull of the points (observations, ones among them).
@@ -243,27 +268,30 @@ def thin(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> 
 @compiled
 def append(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> bool:
     """Add the forecaster that begins at the next observation; return False if there is no room for it."""
-    k, chain = plan[K_], plan[CHAIN]
-    counts = head[COUNTS : COUNTS + k]
+    chain = plan[CHAIN]
     if plan[CANDIDATES] == HULL:
-        n, ones = counts[0] + counts[1], counts[1]
+        ones = head[COUNTS + 1]
+        zeros = head[COUNTS]
         for side in range(2):
             first = side * chain
-            length = hull_push(rows, head[FIRST + side], first, chain, n, ones, 1 - 2 * side)
+            length = hull_push(rows, head[FIRST + side], first, zeros + ones, ones, 1 - 2 * side)
             if length == chain:
-                length = drop_crowded(rows, before, first, length, n)
-            rows[first + length] = counts
+                length = drop_crowded(rows, before, first, length, zeros + ones)
+            rows[first + length, 0], rows[first + length, 1] = zeros, ones
             before[first + length] = np.nan
             head[FIRST + side] = length + 1
         return True
-    if head[FIRST] == chain:
+    row = head[FIRST]
+    if row == chain:
         if plan[CANDIDATES] == OCTAVES:
             thin(head, rows, before, plan)
-        if head[FIRST] == chain:
+        row = head[FIRST]
+        if row == chain:
             return False
-    rows[head[FIRST]] = counts
-    before[head[FIRST]] = np.nan
-    head[FIRST] += 1
+    for o in range(plan[K_]):
+        rows[row, o] = head[COUNTS + o]
+    before[row] = np.nan
+    head[FIRST] = row + 1
     return True
 
 
@@ -309,6 +337,8 @@ def advance(
     totals: FloatArray,
     after: FloatArray,
     logs: FloatArray,
+    growths: FloatArray,
+    scratch: FloatArray,
     events: IntArray,
     evidences: FloatArray,
 ) -> tuple[int, int]:
@@ -324,43 +354,91 @@ def advance(
     k, ahead = plan[K_], plan[AHEAD]
     a = 0.5 * plan[TWICE_A]
     found = 0
+    current = -1
     for i in range(begin, len(xs)):
         if found == len(events):
             return i, found
-        stream, x = streams[i], xs[i]
-        mine = head[stream]
-        if not append(mine, rows[stream], before[stream], plan):
+        x = xs[i]
+        if streams[i] != current:
+            current = streams[i]
+            mine, its_rows, its_before = head[current], rows[current], before[current]
+        if not append(mine, its_rows, its_before, plan):
             return i, found
-        n = mine[SEEN] - mine[START]
         if mine[LEFT] > 0:
             # What the anchor loses on x is the most that any evidence can grow by, its weight apart.
-            loss = log_gamma_ratio(totals, n + 1, a * k, shape[TOTAL]) - log_gamma_ratio(totals, n, a * k, shape[TOTAL])
-            count = mine[COUNTS + x]
-            loss -= log_gamma_ratio(symbols, count + 1, a, shape[SYMBOL]) - log_gamma_ratio(symbols, count, a, shape[SYMBOL])
-            slack[stream] -= loss
-            mine[LEFT] -= 1
-            if slack[stream] < MARGIN:
-                mine[LEFT] = 0
+            n, count = mine[SEEN] - mine[START], mine[COUNTS + x]
+            if n + 1 < len(totals):
+                loss = totals[n + 1] - totals[n] - symbols[count + 1] + symbols[count]
+            else:
+                loss = math.log((n + a * k) / (count + a))
+            slack[current] -= loss
+            mine[LEFT] = 0 if slack[current] < MARGIN else mine[LEFT] - 1
         mine[COUNTS + x] += 1
         mine[SEEN] += 1
         if mine[LEFT] > 0:
             continue
         best, evidence, bound = statistic(
-            mine, rows[stream], before[stream], plan, shape, symbols, totals, after, logs
+            mine, its_rows, its_before, plan, shape, symbols, totals, after, logs, growths, scratch
         )
         if not evidence > TIE:
             if ahead:
                 mine[LEFT] = ahead
-                slack[stream] = -max(bound, shape[NEWBORN])
+                slack[current] = -bound
             continue
-        counts = rows[stream, best]
+        counts = its_rows[best]
         events[found, POSITION] = i
-        events[found, STREAM] = stream
+        events[found, STREAM] = current
         events[found, INDEX] = mine[START] + counts.sum()
         events[found, DETECTED] = mine[SEEN] - 1
         events[found, EVENT_COUNTS : EVENT_COUNTS + k] = counts
         events[found, EVENT_COUNTS + k : EVENT_COUNTS + 2 * k] = mine[COUNTS : COUNTS + k] - counts
         evidences[found] = evidence
         found += 1
-        restart(mine, rows[stream], before[stream], plan, best)
+        restart(mine, its_rows, its_before, plan, best)
     return len(xs), found
+
+
+@compiled
+def climb(
+    head: IntArray,
+    slack: FloatArray,
+    rows: IntArray,
+    before: FloatArray,
+    xs: IntArray,
+    plan: IntArray,
+    shape: FloatArray,
+    symbols: FloatArray,
+    totals: FloatArray,
+    after: FloatArray,
+    logs: FloatArray,
+    growths: FloatArray,
+    scratch: FloatArray,
+) -> int:
+    """Give one stream its observations without ever restarting; lower the scale to what would just raise no alarm.
+
+    So afterwards ``-shape[0]`` is the greatest evidence that a weight of scale 1 would have had, or what it was before
+    where that is greater. Returns the observations taken: fewer than given where a row is missing.
+    """
+    k, ahead = plan[K_], plan[AHEAD]
+    a = 0.5 * plan[TWICE_A]
+    mine = head[0]
+    for i in range(len(xs)):
+        x = xs[i]
+        if not append(mine, rows[0], before[0], plan):
+            return i
+        if mine[LEFT] > 0:
+            slack[0] -= math.log((mine[SEEN] + a * k) / (mine[COUNTS + x] + a))
+            mine[LEFT] = 0 if slack[0] < MARGIN else mine[LEFT] - 1
+        mine[COUNTS + x] += 1
+        mine[SEEN] += 1
+        if mine[LEFT] > 0:
+            continue
+        _, evidence, bound = statistic(
+            mine, rows[0], before[0], plan, shape, symbols, totals, after, logs, growths, scratch
+        )
+        rise = max(0.0, evidence)
+        shape[0] -= rise
+        shape[NEWBORN] -= rise
+        mine[LEFT] = ahead
+        slack[0] = rise - bound
+    return len(xs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from monitoring.budget import Budget, default_predictor
+from monitoring.budget import PREDICTOR, Budget
 from monitoring.detector import Change, FloatArray, IntArray
 from monitoring.rbocpd import kernel, tables
 from monitoring.state import Scalar
@@ -27,6 +27,8 @@ _EVENTS = 256
 _SPARE = 32
 #: The look ahead of the test, at most.
 _AHEAD = 64
+#: So many n2 have a bound of their own on how much the weight can grow within the look ahead; it falls with n2.
+_GROWTHS = 4096
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class Scan:
             weight = Budget()
         if isinstance(weight, Budget):
             weight = weight.weight(categories)
-            predictor = predictor or ("kt" if default_predictor(categories) == "kt" else "laplace")
+            predictor = predictor or PREDICTOR
         predictor = predictor or "laplace"
         candidates = candidates or ("hull" if categories == 2 else "octaves")
         if predictor not in get_args(Predictor):
@@ -99,7 +101,7 @@ class Scan:
         return self.max_candidates // 2 if self.candidates == "hull" else 2 * self.per_octave + _SPARE
 
     def most_forecasters(self, run_length: int) -> int | None:
-        """Return how many forecasters a stream holds at most after a segment so long; None: as many as observations."""
+        """Return how many forecasters a stream holds at most after so many observations; None: as many as those."""
         if self.candidates == "hull":
             return self.max_candidates
         if self.candidates == "all":
@@ -123,13 +125,29 @@ class Scan:
         machine = _machine(self.weight, self.categories, self.predictor)
         k = self.categories
         events, evidences = np.empty((_EVENTS, kernel.EVENT_COUNTS + 2 * k), np.int64), np.empty(_EVENTS)
+        scratch = np.empty(k)
         begin = 0
         while begin < len(xs):
             plan = self._plan(state, machine.ahead)
+            shape, symbols, totals, after, logs, growths = machine.arrays
             taken, count = kernel.advance(
-                *(state.head, state.slack, state.rows, state.before, streams, xs, begin),
-                *(plan, machine.shape, machine.symbols, machine.totals, machine.after, machine.logs),
-                *(events, evidences),
+                state.head,
+                state.slack,
+                state.rows,
+                state.before,
+                streams,
+                xs,
+                begin,
+                plan,
+                shape,
+                symbols,
+                totals,
+                after,
+                logs,
+                growths,
+                scratch,
+                events,
+                evidences,
             )
             found += [
                 (int(event[kernel.POSITION]), int(event[kernel.STREAM]), _change(event, evidence, k))
@@ -140,21 +158,50 @@ class Scan:
             begin = taken
         return found
 
+    def greatest(self, xs: IntArray) -> float:
+        """Return the greatest evidence that a scale of 1 would have in a stream without a restart, or -log scale."""
+        machine, state = _machine(self.weight, self.categories, self.predictor), self.empty(1)
+        shape, symbols, totals, after, logs, growths = machine.arrays
+        level, scratch = shape.copy(), np.empty(self.categories)
+        begin = 0
+        while begin < len(xs):
+            plan = self._plan(state, machine.ahead)
+            begin += kernel.climb(
+                state.head,
+                state.slack,
+                state.rows,
+                state.before,
+                xs[begin:],
+                plan,
+                level,
+                symbols,
+                totals,
+                after,
+                logs,
+                growths,
+                scratch,
+            )
+            if begin < len(xs):
+                _grow(state)
+        return float(-level[0])
+
     def statistic(self, state: Streams, stream: int) -> float:
         """Return the evidence of the best change in one stream now."""
         machine = _machine(self.weight, self.categories, self.predictor)
-        _, evidence, _ = kernel.statistic(
-            *(state.head[stream], state.rows[stream], state.before[stream], self._plan(state, machine.ahead)),
-            *(machine.shape, machine.symbols, machine.totals, machine.after, machine.logs),
-        )
+        plan, scratch = self._plan(state, machine.ahead), np.empty(self.categories)
+        head, rows, before = state.head[stream], state.rows[stream], state.before[stream]
+        _, evidence, _ = kernel.statistic(head, rows, before, plan, *machine.arrays, scratch)
         return float(evidence)
 
     def starts(self, state: Streams, stream: int) -> IntArray:
         """Return the starts of the forecasters of one stream in ascending order."""
         head, rows = state.head[stream], state.rows[stream]
+        if head[kernel.FIRST] == 0:  # the anchor comes with the first observation
+            return np.array([head[kernel.START]], np.int64)
         second = self.chain
         held = [rows[: head[kernel.FIRST]], rows[second : second + head[kernel.SECOND]]]
-        return np.unique(np.concatenate(held).sum(axis=1)) + head[kernel.START]
+        starts: IntArray = np.unique(np.concatenate(held).sum(axis=1)) + head[kernel.START]
+        return starts
 
     def _plan(self, state: Streams, ahead: int) -> IntArray:
         chain = self.chain if self.candidates == "hull" else state.rows.shape[1]
@@ -183,8 +230,7 @@ class Scan:
         """Return the configuration that ``fields`` wrote."""
         return cls(
             loaded_weight(dict(saved)),
-            *(saved[name] for name in ("categories", "predictor", "candidates", "max_candidates", "per_octave")),
-            reseed=saved["reseed"],
+            **{name: saved[name] for name in (field.name for field in fields(cls)) if name != "weight"},
         )
 
 
@@ -193,11 +239,8 @@ class _Machine:
     """What the kernel needs to evaluate a weight: parameters and tables."""
 
     ahead: int
-    shape: FloatArray
-    symbols: FloatArray
-    totals: FloatArray
-    after: FloatArray
-    logs: FloatArray
+    #: ``shape``, and the tables symbols, totals, after, logs, growths, as the kernel takes them.
+    arrays: tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
 
 
 @lru_cache(maxsize=64)
@@ -211,7 +254,11 @@ def _machine(weight: AnyWeight, categories: int, predictor: Predictor) -> _Machi
     plan = np.zeros(kernel.AHEAD + 1, np.int64)
     plan[kernel.K_], plan[kernel.FORMULA] = categories, weight.formula
     kernel.fill_after(plan, shape, totals, after)
-    return _Machine(ahead, shape, symbols, totals, after, tables.logs())
+    growths = np.zeros(1)
+    if isinstance(weight, ShapedWeight) and ahead:
+        n2 = np.maximum(1, np.arange(_GROWTHS))
+        growths = (weight.exponent + weight.late_exponent) * np.log1p(ahead / n2)
+    return _Machine(ahead, (shape, symbols, totals, after, tables.logs(), growths))
 
 
 def _look_ahead(weight: ShapedWeight, categories: int) -> tuple[int, float]:

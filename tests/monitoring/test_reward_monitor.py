@@ -116,7 +116,7 @@ def test_one_drift_is_one_call_within_the_cool_down() -> None:
 
 def test_change_that_is_older_than_the_last_call_does_not_call_again() -> None:
     """Learner 14: the first estimate of the change is a little early, and a second alarm corrects it after 240."""
-    learner, watcher = RidgeLearner(14), monitor()
+    learner, watcher = RidgeLearner(14), monitor(RewardMonitorConfig(weight_scale=2.5e-7, weight_exponent=1.0))
     watch(watcher, learner.run(4000))
     learner.meaning = np.roll(learner.meaning, 3)
     alarms = watch(watcher, learner.run(400))

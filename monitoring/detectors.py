@@ -1,0 +1,12 @@
+"""The table of the change detectors: a new one is one file and one line here."""
+
+from __future__ import annotations
+
+from monitoring.adwin import ADWIN
+from monitoring.bocpd import BOCPD
+from monitoring.detector import Detector
+from monitoring.page_hinkley import PageHinkley
+from monitoring.rbocpd import RBOCPD
+
+#: By ``kind``. The last two need the extra ``drift-peers``.
+DETECTORS: dict[str, type[Detector]] = {kind.kind: kind for kind in (RBOCPD, BOCPD, ADWIN, PageHinkley)}
