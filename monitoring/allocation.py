@@ -11,9 +11,10 @@ times the delay.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from monitoring.budget import Budget
+from monitoring.weights import ShapedWeight
 
 MONTH_MS = 30 * 86_400_000
 #: The greatest share of streams with a false alarm that the calibration is asked for: more within a month is as much
@@ -47,6 +48,11 @@ class Allocation:
         rate = min(self.per_month, _MOST_RATE)
         horizon = self.observations_per_month * rate / self.per_month
         return Budget(rate, max(_LEAST_HORIZON, round(horizon)))
+
+    def weight(self, categories: int, inflation: float = 1.0) -> ShapedWeight:
+        """Return the calibrated weight, with its log threshold multiplied by ``inflation``."""
+        calibrated = self.budget.weight(categories)
+        return replace(calibrated, scale=calibrated.scale**inflation)
 
 
 def split(per_month: float, streams: Mapping[str, int]) -> dict[str, float]:

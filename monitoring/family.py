@@ -10,15 +10,16 @@ import numpy as np
 
 from monitoring.allocation import Allocation
 from monitoring.bins import Values
-from monitoring.budget import Budget
 from monitoring.config import MonitorsConfig
 from monitoring.detector import FloatArray, IntArray
 from monitoring.plans import Plan
 from monitoring.reference import Reference
 from monitoring.rows import Rows
 from monitoring.state import Array
+from monitoring.strata import inflation
 from monitoring.stream_bank import Shift, StreamBank
-from monitoring.weights import AnyWeight
+from monitoring.tally import Tally
+from monitoring.weights import AnyWeight, ShapedWeight
 
 RawColumns = Callable[[Rows, Mapping[str, Values]], dict[str, Values]]
 MakePlans = Callable[[IntArray, Mapping[str, Values], MonitorsConfig], list[Plan]]
@@ -79,6 +80,7 @@ class Family:
     groups: list[Group] = field(default_factory=list)
     reward: Plan | None = None
     feedbacks_per_month: float | None = None
+    tally: Tally | None = None
 
     def update(self, rows: Rows, features: Mapping[str, Values], sample: float) -> list[Finding]:
         """Watch rows; return what changed. ``sample`` is the share of all feedback that rows are of."""
@@ -96,7 +98,8 @@ class Family:
 
     def _begin(self, generation: int) -> None:
         self.generation = generation
-        self.reference = Reference(self.config, self.config.settle if self.stops else 0)
+        self.reference = Reference(self.config.warm_up, self.config.settle if self.stops else 0)
+        self.tally = None
         if self.stops:
             self.groups = []
 
@@ -109,22 +112,41 @@ class Family:
             which = which[rows.generation[start:stop] == self.generation]
         while len(which):
             part, part_raw = rows.take(which), {name: values[which] for name, values in raw.items()}
-            taken = None if self.reference is None else self.reference.take(part, part_raw)
+            taken = None
+            if self.reference is not None:
+                taken = self.reference.take(part, part_raw)
+            elif self.tally is not None:
+                taken = self.tally.take(part, part_raw)
             if taken is None:
                 self._watch(part, part_raw, which, found)
                 return
             old = slice(0, taken)
             self._watch(part.take(old), {name: values[old] for name, values in part_raw.items()}, which[old], found)
-            self._freeze(sample)
+            self._complete(sample)
             which = which[taken:]
 
-    def _freeze(self, sample: float) -> None:
-        assert self.reference is not None
-        raw = self.reference.columns()
+    def _complete(self, sample: float) -> None:
+        """Go on from what has been collected: with a season from the bins to what is expected of each phase."""
+        if self.reference is not None:
+            raw = self.reference.columns()
+            plans = self.make(raw.pop("time_ms").astype(np.int64), raw, self.config)
+            self._traffic(self.reference.per_month, sample)
+            self.reference = None
+            if self.config.season == "none":
+                self._freeze(plans, sample)
+            else:
+                self.tally = Tally(self.config, plans)
+        elif self.tally is not None:
+            self._traffic(self.tally.per_month, sample)
+            plans, self.tally = self.tally.plans(), None
+            self._freeze(plans, sample)
+
+    def _traffic(self, per_month: float, sample: float) -> None:
         given = self.config.feedbacks_per_month
-        self.feedbacks_per_month = self.reference.per_month / sample if given is None else given
-        plans = self.make(raw.pop("time_ms").astype(np.int64), raw, self.config)
-        self.reference = None
+        self.feedbacks_per_month = per_month / sample if given is None else given
+
+    def _freeze(self, plans: list[Plan], sample: float) -> None:
+        assert self.feedbacks_per_month is not None
         self.reward = next((plan for plan in plans if plan.monitor == REWARD), None)
         streams = [plan for plan in plans if plan.monitor != REWARD]
         self.groups = []
@@ -132,9 +154,16 @@ class Family:
             mine = [plan for plan in streams if (plan.monitor, plan.table.shape[1]) == (monitor, categories)]
             per_month = self.per_month(monitor, sum(plan.monitor == monitor for plan in streams))
             observations = self.feedbacks_per_month * sample * np.array([plan.share for plan in mine])
-            bank = StreamBank(np.stack([plan.target for plan in mine]), _budget(per_month, observations))
+            weight = self._weight(monitor, categories, per_month, observations)
+            bank = StreamBank(np.stack([plan.target for plan in mine]), weight)
             acted = np.full(len(mine), -1, np.int64)
             self.groups.append(Group(mine, bank, acted, per_month, observations))
+
+    def _weight(self, monitor: str, categories: int, per_month: float, observations: FloatArray) -> ShapedWeight:
+        """Return the weight of streams that share a bank: false alarms grow with observations, so their mean counts."""
+        allocation = Allocation(monitor, "", per_month, float(observations.mean()))
+        # Actions are held to the probabilities of each decision, in which no pattern is estimated.
+        return allocation.weight(categories, 1.0 if monitor == "actions" else inflation(self.config.season))
 
     def _watch(self, rows: Rows, raw: Mapping[str, Values], numbers: IntArray, found: list[Finding]) -> None:
         if not len(rows):
@@ -197,10 +226,14 @@ class Family:
             "reward": None if self.reward is None else self.reward.saved(),
             "feedbacks_per_month": self.feedbacks_per_month,
             "reference": None,
+            "tally": None,
         }
         if self.reference is not None:
             fields["reference"], columns = self.reference.save(f"{prefix}reference/")
             arrays |= columns
+        if self.tally is not None:
+            fields["tally"], tables = self.tally.save(f"{prefix}tally/")
+            arrays |= tables
         return fields, arrays
 
     def restore(self, fields: dict[str, Any], arrays: dict[str, Any], prefix: str) -> None:
@@ -212,15 +245,11 @@ class Family:
         for number, saved in enumerate(fields["groups"]):
             at = f"{prefix}{number}/"
             mine = {name.removeprefix(at): array for name, array in arrays.items() if name.startswith(at)}
-            bank = StreamBank.restored(mine, _budget(saved["per_month"], mine["observations"]))
             plans = [Plan.restored(text) for text in saved["plans"]]
+            kind, categories = plans[0].monitor, len(plans[0].target)
+            weight = self._weight(kind, categories, saved["per_month"], mine["observations"])
+            bank = StreamBank.restored(mine, weight)
             self.groups.append(Group(plans, bank, mine["acted"], saved["per_month"], mine["observations"]))
-        reference = fields["reference"]
-        self.reference = (
-            None if reference is None else Reference.restored(self.config, reference, arrays, f"{prefix}reference/")
-        )
-
-
-def _budget(per_month: float, observations: FloatArray) -> Budget:
-    """Return the level of streams that share a bank: false alarms grow with the observations, so their mean counts."""
-    return Allocation("", "", per_month, float(observations.mean())).budget
+        reference, tally = fields["reference"], fields["tally"]
+        self.reference = None if reference is None else Reference.restored(reference, arrays, f"{prefix}reference/")
+        self.tally = None if tally is None else Tally.restored(self.config, tally, arrays, f"{prefix}tally/")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -99,6 +99,8 @@ class Plan:
 
     def strata(self, time_ms: IntArray, raw: Raw, config: MonitorsConfig) -> IntArray:
         """Return the stratum of each row: the phase of the season, times the bin of the score where it matters."""
+        if self.monitor == "actions":  # held to the probabilities of each decision
+            return np.zeros(len(time_ms), np.int64)
         found = phases(time_ms, config.season)
         if self.score_edges is not None and self.level is None:
             found = found * (_SCORE_BINS + 1) + self._score_bins(raw)
@@ -106,8 +108,17 @@ class Plan:
 
     def strata_count(self, config: MonitorsConfig) -> int:
         """Return how many strata there are."""
+        if self.monitor == "actions":
+            return 1
         by_score = self.score_edges is not None and self.level is None
         return PHASES[config.season] * (_SCORE_BINS + 1 if by_score else 1)
+
+    def tally(self, counts: IntArray, time_ms: IntArray, raw: Raw, config: MonitorsConfig) -> int:
+        """Add what it reads to counts by stratum and category; return how many rows that were."""
+        which = np.flatnonzero(self.reads(raw))
+        categories = self.bins.encode(raw[self.column][which])
+        np.add.at(counts, (self.strata(time_ms, raw, config)[which], categories), 1)
+        return len(which)
 
     def encode(self, rows: Rows, raw: Raw, config: MonitorsConfig) -> tuple[IntArray, IntArray]:
         """Return the numbers of the rows that it reads, and their categories, free of what is expected of them."""
@@ -239,14 +250,6 @@ def _action_bins(values: Values, config: MonitorsConfig) -> NameBins:
 
 def _with_table(draft: Plan, time_ms: IntArray, raw: Raw, config: MonitorsConfig) -> Plan:
     """Return the plan with what the reference window holds of it."""
-    reads = draft.reads(raw)
-    which = np.flatnonzero(reads)
-    categories = draft.bins.encode(raw[draft.column][which])
-    strata = draft.strata(time_ms, raw, config)[which]
-    # The actions are held to the probabilities of each decision: one stratum.
-    count = 1 if draft.monitor == "actions" else draft.strata_count(config)
-    if draft.monitor == "actions":
-        strata = np.zeros(len(which), np.int64)
-    table = expected(categories, strata, (count, len(draft.bins.names)))
-    fields = {name: getattr(draft, name) for name in draft.__dataclass_fields__}
-    return Plan(**{**fields, "table": table, "share": float(reads.mean())})
+    counts = np.zeros((draft.strata_count(config), len(draft.bins.names)), np.int64)
+    share = draft.tally(counts, time_ms, raw, config) / max(1, len(time_ms))
+    return replace(draft, table=expected(counts), share=share)

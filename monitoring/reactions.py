@@ -35,7 +35,7 @@ _REMEDIES = {
     "features": "Ask those who send it whether its meaning, unit or source changed. If the users changed, retrain.",
     "defaults": "Outcomes are missing, or more come: see that clients report; leeway doctor, leeway dlq list.",
     "delay": "Outcomes come sooner or later: see the reporting path, and whether reward.window still fits.",
-    "propensity": "Trust nothing learned from such decisions: run leeway replay, promote nothing until it is understood.",
+    "propensity": "Trust nothing learned from such decisions: run leeway replay, promote nothing before it is clear.",
 }
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from engine.errors import SnapshotError
 from engine.records import DIRECTION_DOWN, DIRECTION_UP, Alarm, Decision, Feedback
-from monitoring.budget import Budget
 from monitoring.config import RewardMonitorConfig
 from monitoring.detector import Change, IntArray
 from monitoring.draws import seed, seeds, to_unit
@@ -20,7 +19,7 @@ from monitoring.reactions import numbers, probability, remedy
 from monitoring.state import decode, encode
 from monitoring.trail import Split, Trail
 from monitoring.verdict import Finding, accounted_for, judge
-from monitoring.weights import AnyWeight
+from monitoring.weights import AnyWeight, ShapedWeight
 
 MONITOR = "reward"
 
@@ -119,7 +118,7 @@ class RewardMonitor:
             self._trail.keep(self._detector.starts)
         return alarms
 
-    def set_level(self, level: Budget) -> None:
+    def set_level(self, level: ShapedWeight) -> None:
         """Go on with another false-alarm level."""
         self._detector = RBOCPD.load(self._detector.save(), level)
 
@@ -207,7 +206,7 @@ class RewardMonitor:
         decision_point: str,
         reward_range: tuple[float, float],
         config: RewardMonitorConfig | None = None,
-        level: Budget | None = None,
+        level: ShapedWeight | None = None,
     ) -> Self:
         """Return the monitor that ``save`` wrote, under the configuration of now, or under a ``level`` of its own.
 

@@ -63,15 +63,15 @@ def posterior(categories: IntArray, k: int, weight: ShapedWeight, points: int = 
 
 
 def _evidence(counts: IntArray) -> FloatArray:
-    """Log of the probability of sequences with these counts under Laplace's rule (eq. 11 of Alami, 2023)."""
+    """Log of the probability of sequences with these counts, by the rule of Krichevsky and Trofimov."""
     k = counts.shape[1]
-    result: FloatArray = log_gamma_ratios(2)[counts].sum(axis=1) - log_gamma_ratios(2 * k)[counts.sum(axis=1)]
+    result: FloatArray = log_gamma_ratios(1)[counts].sum(axis=1) - log_gamma_ratios(k)[counts.sum(axis=1)]
     return result
 
 
 def _log_weight(weight: ShapedWeight, starts: IntArray, t: int) -> FloatArray:
     q = np.log(starts * (t - starts) / t)
-    late = weight.late_exponent * np.maximum(0.0, q - np.log(weight.knee))
+    late = weight.late_exponent * (np.clip(q, np.log(weight.knee), np.log(weight.ceiling)) - np.log(weight.knee))
     result: FloatArray = np.log(weight.scale) + weight.exponent * q + late
     return result
 

@@ -25,12 +25,22 @@ PHASES: dict[Season, int] = {"none": 1, "day": 24, "week": 168}
 PERIOD_MS: dict[Season, int] = {season: count * _HOUR_MS for season, count in PHASES.items()} | {"none": 0}
 #: 1970-01-01 was a Thursday: so many hours after a Monday.
 _MONDAY = 72
-#: Reference observations below which a stratum is taken to be like all.
-LEAST = 30
-#: Observations of the pooled distribution that are added to those of each stratum.
-_PRIOR = 10.0
+#: Whole periods over which the pattern of a season is counted before anything is watched.
+PERIODS = 2
 #: A category that was expected less often than this stays as it is.
 _IMPOSSIBLE = 1e-4
+
+
+def inflation(season: Season) -> float:
+    """Return by what the log threshold of a stream is multiplied for the pattern that was estimated.
+
+    What is expected of a phase is a mean over ``PERIODS`` periods. Its error adds 1 / PERIODS to the variance of the
+    difference between what a period shows and what was expected of it, and so to every log likelihood ratio.
+
+    >>> inflation("none"), inflation("day")
+    (1.0, 1.5)
+    """
+    return 1.0 if season == "none" else 1.0 + 1.0 / PERIODS
 
 
 def phases(time_ms: IntArray, season: Season) -> IntArray:
@@ -45,19 +55,34 @@ def phases(time_ms: IntArray, season: Season) -> IntArray:
     return hours % 24 if season == "day" else (hours + _MONDAY) % 168
 
 
-def expected(categories: IntArray, strata: IntArray, shape: tuple[int, int]) -> FloatArray:
-    """Return the distribution of the categories in each stratum of a reference, shape (strata, categories).
+def expected(counts: IntArray) -> FloatArray:
+    """Return the distribution of the categories in each stratum, from their counts, shape (strata, K).
 
-    It is drawn towards the pooled one with the weight of 10 observations; a stratum with fewer than 30 has the pooled
-    one itself, in which each category was seen half a time more than it was.
+    Each is drawn towards the pooled one, in which every category was seen half a time more than it was, with the weight
+    of A observations: as many as the differences between the strata say, by Pearson's statistic, which for
+    Dirichlet-multinomial counts of size n is (n + A) / (1 + A) times what equal strata give. Where the strata
+    differ no more than by chance all have the pooled one.
+
+    Examples
+    --------
+    >>> expected(np.array([[50, 50], [51, 49]])).round(2).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    >>> expected(np.array([[900, 100], [100, 900]])).round(2).tolist()
+    [[0.9, 0.1], [0.1, 0.9]]
     """
-    counts = np.zeros(shape)
-    np.add.at(counts, (strata, categories), 1.0)
     pooled = counts.sum(axis=0) + 0.5
-    pooled /= pooled.sum()
+    pooled = pooled / pooled.sum()
     totals = counts.sum(axis=1, keepdims=True)
-    own = (counts + _PRIOR * pooled) / (totals + _PRIOR)
-    table: FloatArray = np.where(totals >= LEAST, own, pooled)
+    full = totals[:, 0] > 0
+    freedom = (int(full.sum()) - 1) * (counts.shape[1] - 1)
+    if freedom <= 0:
+        return np.tile(pooled, (len(counts), 1))
+    pearson = float(((counts - totals * pooled) ** 2 / np.maximum(totals, 1) / pooled)[full].sum())
+    inflation, size = pearson / freedom, float(totals[full].mean())
+    if inflation <= 1.0:
+        return np.tile(pooled, (len(counts), 1))
+    prior = max(0.5, (size - inflation) / (inflation - 1.0))
+    table: FloatArray = (counts + prior * pooled) / (totals + prior)
     return table
 
 

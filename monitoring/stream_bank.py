@@ -8,10 +8,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.budget import Budget
+from monitoring.budget import PREDICTOR
 from monitoring.detector import Change, FloatArray, IntArray
 from monitoring.rbocpd import RBOCPDBank
 from monitoring.state import Array
+from monitoring.weights import ShapedWeight
 
 #: Forecasters for each octave of age: half of the default, for many streams.
 _PER_OCTAVE = 8
@@ -47,13 +48,13 @@ class StreamBank:
     ----------
     expected
         Shares of the categories in the reference window, shape (S, K).
-    budget
-        False alarms of each stream.
+    weight
+        Of each stream; calibrated, which sets its false alarms.
     """
 
-    def __init__(self, expected: FloatArray, budget: Budget) -> None:
+    def __init__(self, expected: FloatArray, weight: ShapedWeight) -> None:
         streams, categories = expected.shape
-        self.bank = RBOCPDBank(streams, budget, categories, per_octave=_PER_OCTAVE)
+        self.bank = RBOCPDBank(streams, weight, categories, PREDICTOR, per_octave=_PER_OCTAVE)
         self._expected = expected
         self._mark_index = np.zeros((streams, _MARKS), np.int64)
         self._mark_ms = np.zeros((streams, _MARKS), np.int64)
@@ -141,10 +142,10 @@ class StreamBank:
         }
 
     @classmethod
-    def restored(cls, arrays: dict[str, NDArray[np.generic]], budget: Budget) -> Self:
-        """Return the bank of saved arrays under a budget of now."""
+    def restored(cls, arrays: dict[str, NDArray[np.generic]], weight: ShapedWeight) -> Self:
+        """Return the bank of saved arrays under a weight of now."""
         loaded = cls.__new__(cls)
-        loaded.bank = RBOCPDBank.load(arrays["bank"].tobytes(), budget)
+        loaded.bank = RBOCPDBank.load(arrays["bank"].tobytes(), weight)
         streams = len(loaded.bank)
 
         def table(name: str) -> NDArray[np.generic]:

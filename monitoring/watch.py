@@ -24,6 +24,7 @@ from monitoring.reward import RewardMonitor
 from monitoring.rows import FeatureColumns, Rows
 from monitoring.run_lengths import expected_delay
 from monitoring.state import Array, Scalar, decode, encode
+from monitoring.strata import inflation
 from monitoring.weights import AnyWeight, ShapedWeight
 
 #: Recomputes a decision: in words what differs, empty where nothing does, ``None`` where its policy cannot be had.
@@ -184,7 +185,10 @@ class PointWatch:
         assert per_month is not None
         self.sample = min(1.0, self.config.max_per_second * MONTH_MS / _SECOND_MS / per_month)
         if self.reward is not None and not self.config.reward.own_level:
-            self.reward.set_level(self._reward_allocation().budget)
+            self.reward.set_level(self._reward_level())
+
+    def _reward_level(self) -> ShapedWeight:
+        return self._reward_allocation().weight(2, inflation(self.config.season))
 
     def _reward_allocation(self) -> Allocation:
         per_month = self.world.feedbacks_per_month
@@ -332,7 +336,7 @@ class PointWatch:
             raise SnapshotError(f"the saved {_KIND} is incomplete ({error}); let it start anew") from error
         if watch.reward is not None and "reward" in arrays:
             known = watch.world.feedbacks_per_month is not None and not config.reward.own_level
-            level = watch._reward_allocation().budget if known else None
+            level = watch._reward_level() if known else None
             watch.reward = RewardMonitor.load(arrays["reward"].tobytes(), name, reward_range, config.reward, level)
         return watch
 
