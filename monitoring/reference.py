@@ -12,8 +12,8 @@ from monitoring.bins import Values
 from monitoring.rows import Rows
 from monitoring.state import Array
 
-#: A second is taken as the shortest window: replayed times may stand still.
-_LEAST_SPAN_MS = 1_000
+#: The shortest window: replayed times may stand still.
+_LEAST_SPAN_MS = 1
 
 
 class Reference:
