@@ -8,7 +8,7 @@ exists from the start, with 0, so that an alert on an increase never misses the 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import fsum, nan
 
@@ -23,6 +23,9 @@ from engine.records import (
     GenerationStatistics,
     fallback_name,
 )
+from monitoring.config import STREAM_MONITORS
+from monitoring.detector import FloatArray
+from monitoring.equilibrium import Course, fit
 from monitoring.generations import mean_entropy, mean_reward, positive_share
 
 #: Upper bounds in seconds: a decision should take a few milliseconds.
@@ -32,6 +35,7 @@ PROPENSITY_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.
 REWARD_WINDOW = 1_000
 
 _POINT = ["decision_point"]
+_MONITOR = ["decision_point", "monitor"]
 
 
 class ServingMetrics:
@@ -201,12 +205,40 @@ class PipelineMetrics:
             registry=registry,
         )
         self.archived = Counter("leeway_archive_rows_total", "Rows written to the archive.", _POINT, registry=registry)
+        self.streams = Gauge(
+            "leeway_monitor_streams", "Streams that a monitor watches now.", _MONITOR, registry=registry
+        )
+        self.divergence = Gauge(
+            "leeway_monitor_divergence",
+            "Jensen-Shannon distance of the latest block of observations from the reference, the greatest of the "
+            "monitor's streams; 0 before the first block.",
+            _MONITOR,
+            registry=registry,
+        )
+        self.runaway = Gauge(
+            "leeway_monitor_runaway_streams",
+            "Streams whose distance from the reference grows and shows no restoring force.",
+            _MONITOR,
+            registry=registry,
+        )
+        self.audits = Counter(
+            "leeway_propensity_audits_total",
+            "Decisions recomputed from their policies, by whether they were the same.",
+            ["decision_point", "result"],
+            registry=registry,
+        )
         self._rewards: dict[str, deque[float]] = {}
         for point in decision_points:
             window = self._rewards[point] = deque(maxlen=REWARD_WINDOW)
             self.reward_mean.labels(point).set_function(partial(_mean, window))
-            for direction in (DIRECTION_UP, DIRECTION_DOWN):
-                self.alarms.labels(point, "reward", _direction(direction))
+            for monitor in ("reward", *STREAM_MONITORS, "propensity"):
+                for direction in (DIRECTION_UP, DIRECTION_DOWN):
+                    self.alarms.labels(point, monitor, _direction(direction))
+            for monitor in STREAM_MONITORS:
+                for gauge in (self.streams, self.divergence, self.runaway):
+                    gauge.labels(point, monitor)
+            for result in ("same", "different"):
+                self.audits.labels(point, result)
             for metric in (self.run_length, self.retraining_requests, self.learned, self.last_learned, self.archived):
                 metric.labels(point)
 
@@ -219,6 +251,24 @@ class PipelineMetrics:
         self.alarms.labels(alarm.decision_point, alarm.monitor, _direction(alarm.direction)).inc()
         if alarm.calls_for_retraining:
             self.retraining_requests.labels(alarm.decision_point).inc()
+
+    def observe_divergences(self, decision_point: str, divergences: Mapping[str, Sequence[float] | FloatArray]) -> None:
+        """Show how far the streams of a decision point are from their references, and whether they run away.
+
+        Parameters
+        ----------
+        decision_point
+            Its name.
+        divergences
+            Of each stream, named as by ``PointWatch.divergences``, those of the latest blocks.
+        """
+        for monitor in STREAM_MONITORS:
+            mine = [series for key, series in divergences.items() if key.partition(":")[0] == monitor]
+            self.streams.labels(decision_point, monitor).set(len(mine))
+            latest = max((float(series[-1]) for series in mine if len(series)), default=0.0)
+            self.divergence.labels(decision_point, monitor).set(latest)
+            runaway = sum(fit(series).course is Course.RUNAWAY for series in mine)
+            self.runaway.labels(decision_point, monitor).set(runaway)
 
     def observe_generation(self, acting: GenerationStatistics) -> None:
         """Show the statistics of the generation that acts."""

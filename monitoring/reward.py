@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -11,15 +12,20 @@ import numpy as np
 from engine.errors import SnapshotError
 from engine.records import DIRECTION_DOWN, DIRECTION_UP, Alarm, Decision, Feedback
 from monitoring.config import RewardMonitorConfig
-from monitoring.detector import Change
+from monitoring.detector import Change, IntArray
+from monitoring.draws import seed, seeds, to_unit
 from monitoring.rbocpd import RBOCPD
+from monitoring.reactions import numbers, probability, remedy
 from monitoring.state import decode, encode
 from monitoring.trail import Split, Trail
-from monitoring.verdict import judge
+from monitoring.verdict import Finding, accounted_for, judge
+from monitoring.weights import AnyWeight, ShapedWeight
 
 MONITOR = "reward"
 
-_KIND = "reward-monitor/2"
+_KIND = "reward-monitor/3"
+#: Positions remembered before those that the detector does not hold any more are dropped.
+_MOST_ROWS = 256
 
 
 class RewardMonitor:
@@ -63,38 +69,75 @@ class RewardMonitor:
         return self._detector.seen
 
     @property
+    def weight(self) -> AnyWeight:
+        """The weight of the detector, which sets its false-alarm level."""
+        return self._detector.scan.weight
+
+    @property
     def run_length(self) -> int:
         """Feedbacks since the last change."""
         return self._detector.run_length
 
     def update(self, feedback: Feedback) -> Alarm | None:
         """Take the next feedback; return the alarm that it raises, if any."""
-        decision = feedback.decision
-        if decision.decision_point != self._point:
-            raise ValueError(f"feedback of {decision.decision_point!r} given to the monitor of {self._point!r}")
-        if not math.isfinite(feedback.reward):
-            raise ValueError(f"reward {feedback.reward} of decision {decision.decision_id!r} is not a finite number")
-        share = (feedback.reward - self._low) / (self._high - self._low)
-        anchor = self._detector.run_start
-        self._trail.add(decision.time_ms, share, self._residual(decision, feedback.reward))
-        change = self._detector.update(int(uniform(decision.decision_id) < share))
-        alarm = None if change is None else self._alarm(change, self._trail.split(anchor, change.index), decision)
-        if len(self._trail) > self._config.max_candidates:
-            self._trail.keep(self._detector.starts)
-        return alarm
+        alarms = self.update_many([feedback])
+        return alarms[0] if alarms else None
 
-    def _residual(self, decision: Decision, reward: float) -> float | None:
-        """Reward minus predicted reward, as a share of the range; None in a fallback, which has no scores."""
+    def update_many(self, batch: Sequence[Feedback], ones: IntArray | None = None) -> list[Alarm]:
+        """Take feedback in a row; return the alarms that it raises. The same as one ``update`` after another.
+
+        Parameters
+        ----------
+        batch
+            Feedback of this decision point. Raises ``ValueError`` if any of it is not; then none was taken.
+        ones
+            The rewards as zeros and ones, where something that was expected is taken out of them.
+        """
+        for feedback in batch:
+            point, reward = feedback.decision.decision_point, feedback.reward
+            if point != self._point:
+                raise ValueError(f"feedback of {point!r} given to the monitor of {self._point!r}")
+            if not math.isfinite(reward):
+                raise ValueError(
+                    f"reward {reward} of decision {feedback.decision.decision_id!r} is not a finite number"
+                )
+        width = self._high - self._low
+        shares = (np.array([feedback.reward for feedback in batch], np.float64) - self._low) / width
+        residuals = np.array([self._residual(feedback) for feedback in batch], np.float64)
+        times = np.array([feedback.decision.time_ms for feedback in batch], np.int64)
+        if ones is None:
+            draws = to_unit(seeds(feedback.decision.decision_id for feedback in batch))
+            ones = (draws < shares).astype(np.int64)
+        first = self.seen
+        self._trail.add(times, shares, residuals)
+        alarms = []
+        for change in self._detector.update_many(ones):
+            split = self._trail.split(change.index - change.count_before, change.index, change.detected + 1)
+            alarms.append(self._alarm(change, split, batch[change.detected - first].decision))
+        if len(self._trail) > _MOST_ROWS:
+            self._trail.keep(self._detector.starts)
+        return alarms
+
+    def set_level(self, level: ShapedWeight) -> None:
+        """Go on with another false-alarm level."""
+        self._detector = RBOCPD.load(self._detector.save(), level)
+
+    def _residual(self, feedback: Feedback) -> float:
+        """Reward minus predicted reward, as a share of the range; NaN in a fallback, which has no scores."""
+        decision = feedback.decision
         if not 0 <= decision.chosen < len(decision.scores):
-            return None
-        residual = (reward - decision.scores[decision.chosen]) / (self._high - self._low)
-        return residual if math.isfinite(residual) else None
+            return math.nan
+        residual = (feedback.reward - decision.scores[decision.chosen]) / (self._high - self._low)
+        return residual if math.isfinite(residual) else math.nan
 
     def _alarm(self, change: Change, split: Split, decision: Decision) -> Alarm:
         before, after = split.residuals_before, split.residuals_after
         fall = split.mean_before - split.mean_after
         finding = judge(fall, before, after, self._config.min_effect)
-        calls = finding.calls_for_retraining and not self._called_before(change)
+        seen = change.detected + 1
+        reacts = bool(self._config.reactions) and finding.calls_for_retraining
+        acts = reacts and not self._called_before(change)
+        calls = acts and "retrain" in self._config.reactions
         mean_before, mean_after = self._unscaled(split.mean_before), self._unscaled(split.mean_after)
         explanation = (
             f"The mean reward {'fell' if fall > 0 else 'rose'} from {mean_before:.3g} ({change.count_before} feedbacks)"
@@ -105,12 +148,14 @@ class RewardMonitor:
             residuals = f"{before.mean * width:+.3g} before, {after.mean * width:+.3g} after"
             explanation += f" Mean residual (reward minus prediction): {residuals}."
         if calls:
-            self._called_at = self.seen
             explanation += " Retraining is called for."
-        elif finding.calls_for_retraining:
-            explanation += (
-                f" Retraining was called for {self.seen - (self._called_at or 0)} feedbacks ago, so not again."
-            )
+        elif reacts and not acts:
+            explanation += f" Retraining was called for {seen - (self._called_at or 0)} feedbacks ago, so not again."
+        if acts:
+            self._called_at = seen
+        explained = finding is Finding.FALL_PREDICTED or (
+            finding is Finding.ROSE and accounted_for(-fall, before, after)
+        )
         return Alarm(
             alarm_id=hashlib.blake2b(f"{MONITOR}\0{decision.decision_id}".encode(), digest_size=16).hexdigest(),
             decision_point=self._point,
@@ -125,14 +170,19 @@ class RewardMonitor:
             direction=DIRECTION_DOWN if fall > 0 else DIRECTION_UP,
             calls_for_retraining=calls,
             explanation=explanation,
-            feedback_seen=self.seen,
+            feedback_seen=seen,
+            effect=abs(fall),
+            probability=probability(change.evidence),
+            explained=explained,
+            reactions=numbers(self._config.reactions) if acts else [],
+            remedy=remedy(MONITOR, explained=explained, calls=calls),
         )
 
     def _called_before(self, change: Change) -> bool:
         """Whether the last call for retraining covers this change: the cool-down runs, or the change is older."""
         if self._called_at is None:
             return False
-        return change.index < self._called_at or self.seen <= self._called_at + self._config.cooldown
+        return change.index < self._called_at or change.detected + 1 <= self._called_at + self._config.cooldown
 
     def _unscaled(self, share: float) -> float:
         return self._low + share * (self._high - self._low)
@@ -156,8 +206,9 @@ class RewardMonitor:
         decision_point: str,
         reward_range: tuple[float, float],
         config: RewardMonitorConfig | None = None,
+        level: ShapedWeight | None = None,
     ) -> Self:
-        """Return the monitor that ``save`` wrote, under the configuration of now.
+        """Return the monitor that ``save`` wrote, under the configuration of now, or under a ``level`` of its own.
 
         Raises ``SnapshotError`` where the bytes are damaged, or are of another decision point or reward range: what
         was learned about the old stream says nothing about the new one, so begin with a new monitor.
@@ -171,7 +222,7 @@ class RewardMonitor:
                 f" {reward_range}; begin with a new monitor"
             )
         settings = monitor._config
-        monitor._detector = RBOCPD.load(arrays["detector"].tobytes(), settings.weight)
+        monitor._detector = RBOCPD.load(arrays["detector"].tobytes(), level or settings.weight)
         monitor._trail = Trail.restored(fields, arrays)
         monitor._called_at = fields["called_at"]
         return monitor
@@ -185,5 +236,4 @@ def uniform(decision_id: str) -> float:
     >>> uniform("a") == uniform("a") != uniform("b")
     True
     """
-    digest = hashlib.blake2b(f"{decision_id}monitor".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "little") >> 11) * 2.0**-53
+    return (seed(decision_id) >> 11) * 2.0**-53

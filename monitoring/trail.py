@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from monitoring.detector import IntArray
+from monitoring.detector import FloatArray, IntArray
 from monitoring.state import Array
 from monitoring.verdict import Moments
 
@@ -54,27 +54,47 @@ class Trail:
         """Positions held."""
         return self._length
 
-    def add(self, time_ms: int, reward: float, residual: float | None) -> None:
-        """Take the next observation; ``residual`` is None where the decision was not scored."""
-        if self._length == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+    def add(self, time_ms: IntArray, rewards: FloatArray, residuals: FloatArray) -> None:
+        """Take the next observations; a residual is NaN where the decision was not scored."""
+        count = len(time_ms)
+        if self._length + count > len(self._rows):
+            more = np.zeros(max(len(self._rows), count), _ROW)
+            self._rows = np.concatenate([self._rows, more])
+        scored = ~np.isnan(residuals)
+        known = np.where(scored, residuals, 0.0)
         r = self._residuals
-        self._rows[self._length] = (self._seen, time_ms, self._reward_sum, r.count, r.total, r.squares)
-        self._length += 1
-        self._seen += 1
-        self._reward_sum += reward
-        if residual is not None:
-            self._residuals = r.add(residual)
+        rows = self._rows[self._length : self._length + count]
+        rows["index"] = np.arange(self._seen, self._seen + count)
+        rows["time_ms"] = time_ms
+        sums = {
+            "reward_sum": _running(self._reward_sum, rewards),
+            "residuals": _running(r.count, scored.astype(np.int64)),
+            "residual_sum": _running(r.total, known),
+            "residual_squares": _running(r.squares, known * known),
+        }
+        for name, sum_ in sums.items():
+            rows[name] = sum_[:-1]
+        self._length += count
+        self._seen += count
+        self._reward_sum = float(sums["reward_sum"][-1])
+        self._residuals = Moments(
+            int(sums["residuals"][-1]), float(sums["residual_sum"][-1]), float(sums["residual_squares"][-1])
+        )
 
-    def split(self, anchor: int, index: int) -> Split:
-        """Return both sides of a change at ``index`` in the segment that began at ``anchor``."""
+    def split(self, anchor: int, index: int, end: int) -> Split:
+        """Return both sides of a change at ``index`` in the segment from ``anchor`` to before ``end``."""
         first, change = self._row(anchor), self._row(index)
+        if end == self._seen:
+            reward_sum, residuals = self._reward_sum, self._residuals
+        else:
+            last = self._row(end)
+            reward_sum, residuals = float(last["reward_sum"]), _moments(last)
         return Split(
             change_ms=int(change["time_ms"]),
             mean_before=float(change["reward_sum"] - first["reward_sum"]) / (index - anchor),
-            mean_after=(self._reward_sum - float(change["reward_sum"])) / (self._seen - index),
+            mean_after=(reward_sum - float(change["reward_sum"])) / (end - index),
             residuals_before=_moments(change) - _moments(first),
-            residuals_after=self._residuals - _moments(change),
+            residuals_after=residuals - _moments(change),
         )
 
     def keep(self, starts: IntArray) -> None:
@@ -118,6 +138,12 @@ class Trail:
         for name in _ROW.names or ():
             trail._rows[name][: trail._length] = columns[name]
         return trail
+
+
+def _running(start: float, values: FloatArray | IntArray) -> FloatArray | IntArray:
+    """Return the sums before each value and after the last, added one after the other."""
+    sums: FloatArray | IntArray = np.cumsum(np.concatenate([np.array([start], values.dtype), values]))
+    return sums
 
 
 def _moments(row: np.void) -> Moments:

@@ -90,6 +90,12 @@ def welch(before: Moments, after: Moments) -> float:
     return difference / error
 
 
+def accounted_for(rise: float, before: Moments, after: Moments) -> bool:
+    """Say whether the predictions account for at least half of a rise of the reward, a share of its range."""
+    scored = min(before.count, after.count)
+    return scored >= MIN_RESIDUALS and after.mean - before.mean < UNEXPLAINED_SHARE * rise
+
+
 def judge(reward_fall: float, before: Moments, after: Moments, min_effect: float) -> Finding:
     """Judge a change.
 

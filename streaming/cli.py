@@ -20,6 +20,7 @@ from engine import __version__
 from engine.errors import ConfigError, LeewayError
 from streaming.config import Config, load_config
 from streaming.dlq import dlq
+from streaming.drift import drift
 from streaming.interop import export_log, import_log
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
 from streaming.simulate import simulate
@@ -236,7 +237,7 @@ def retrain(
     """Train on the archive, judge off-policy, and promote what is proved better.
 
     Exit status: 0 promoted or nothing to do, 1 try again, 2 usage, 3 not enough data, 4 the gate did not hold, 5
-    another retraining runs.
+    another retraining runs, 6 an alarm holds promotions (see: leeway drift list).
     """
     config = load_config(config_path) if prepare else log_config(config_path)  # the registry is apart from the log
     name = "" if prepare else _point(config, point)
@@ -346,7 +347,7 @@ def schema(what: str) -> None:
     print_json(outcome_schema())
 
 
-for command in (dlq, simulate, import_log, export_log):
+for command in (dlq, drift, simulate, import_log, export_log):
     main.add_command(command)
 
 

@@ -15,6 +15,7 @@ from streaming.config import Config, KafkaLogConfig
 from streaming.dead_letters import scan
 from streaming.embedded import EmbeddedLog
 from streaming.finding import Finding, Level
+from streaming.holds import read_holds
 from streaming.insight import latest_alarms, tail
 from streaming.joiner import read_accounting
 from streaming.lag import READ_BY, lag
@@ -298,6 +299,9 @@ def _alarms(log: Log, name: str) -> Iterator[Finding]:
     generations = [Generation.FromString(value) for value in tail(log, GENERATIONS, 1_000)]
     promoted = [g for g in generations if g.decision_point == name and g.promoted]
     open_alarms = [a for a in calls if not any(g.trained_ms > a.detected_ms for g in promoted)]
+    held = read_holds(log).words(name)
+    if held is not None:
+        yield Finding(Level.WARNING, subject, f"nothing is trained or promoted: {held}")
     if open_alarms:
         last = open_alarms[-1]
         attempts = [g for g in generations if g.decision_point == name and g.trained_ms > last.detected_ms]

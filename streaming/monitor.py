@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import logging
+import math
+import struct
 from collections.abc import Callable, Mapping
 
 from engine.errors import SnapshotError
 from engine.records import Alarm, Feedback, GenerationStatistics
 from monitoring.generations import GenerationLedger
-from monitoring.reward import RewardMonitor
+from monitoring.watch import Audit, PointWatch
 from streaming.config import DecisionPointConfig
+from streaming.feature_columns import ContextColumns
 from streaming.intake import feedback_of, parsed
 from streaming.log import Log, Message, Record, TopicPartition
 from streaming.topics import ALARMS, FEEDBACK, MONITOR, MONITOR_STATE
 
 logger = logging.getLogger(__name__)
 
-_REWARD = "reward"
+_WATCH = "watch"
 _GENERATION = "generation"
+#: The state of a decision point is written in parts of so many bytes, each behind their number: a broker takes about a
+#: megabyte at a time.
+_PART_BYTES = 500_000
+_PARTS = struct.Struct(">I")
+#: Writing the state takes at most this share of the time.
+_SAVING_SHARE = 0.05
 
 
 class MonitorRole:
@@ -25,7 +34,8 @@ class MonitorRole:
 
     One transaction holds the alarms, the state of the monitors and the offsets, so that a restart neither
     repeats an alarm nor misses a change. It is written at once when there is an alarm, else every
-    ``commit_interval_ms``: what was read since the last commit is read again after a crash.
+    ``commit_interval_ms``, or less often where there is much of it: what was read since the last commit is read again
+    after a crash.
 
     Parameters
     ----------
@@ -39,6 +49,8 @@ class MonitorRole:
         Called after an alarm is safe in the log.
     on_reward
         Called with the reward of each feedback.
+    audit
+        Recomputes a decision from its policy.
     """
 
     def __init__(
@@ -49,6 +61,7 @@ class MonitorRole:
         on_alarm: Callable[[Alarm], None] = lambda _: None,
         on_reward: Callable[[str, float], None] = lambda _point, _reward: None,
         commit_interval_ms: int = 1_000,
+        audit: Audit = lambda _: None,
     ) -> None:
         self._log = log
         self._points = points
@@ -56,6 +69,8 @@ class MonitorRole:
         self._on_alarm = on_alarm
         self._on_reward = on_reward
         self._interval_ms = commit_interval_ms
+        self._audit = audit
+        self._saving_ms = 0
         self._consumer = log.consumer(MONITOR, [FEEDBACK])
         self._assignment: frozenset[TopicPartition] = frozenset()
         self._ahead = False
@@ -64,26 +79,23 @@ class MonitorRole:
     def _restore(self) -> None:
         """Begin, or begin again, from what was committed."""
         self._committed_ms = self._clock()
-        self._changed: dict[bytes, Callable[[], bytes]] = {}
+        self._entries: dict[bytes, GenerationStatistics] = {}
+        self._watched: set[str] = set()
         self._pending: list[Alarm] = []
         self.ledger = GenerationLedger({name: point.reward.range for name, point in self._points.items()})
         state = _read_state(self._log)
         self.ledger.restore(entry for entry in _statistics(state) if entry.decision_point in self._points)
-        self.monitors = {
-            name: self._monitor(name, point, state.get(f"{_REWARD}/{name}".encode()))
-            for name, point in self._points.items()
-            if point.monitors.reward.enabled
-        }
+        self.monitors = {name: self._monitor(name, point, state) for name, point in self._points.items()}
 
-    @staticmethod
-    def _monitor(name: str, point: DecisionPointConfig, saved: Record | None) -> RewardMonitor:
-        settings = point.monitors.reward
+    def _monitor(self, name: str, point: DecisionPointConfig, state: Mapping[bytes, Record]) -> PointWatch:
+        saved = saved_watch(state, name)
+        settings = (name, point.reward.range, point.monitors, context_columns(point), self._audit)
         if saved is not None:
             try:
-                return RewardMonitor.load(saved.value or b"", name, point.reward.range, settings)
+                return PointWatch.load(saved, *settings)
             except SnapshotError as error:
-                logger.warning("%s: the saved monitor is not used: %s", name, error)
-        return RewardMonitor(name, point.reward.range, settings)
+                logger.warning("%s: the saved monitors are not used: %s", name, error)
+        return PointWatch(*settings)
 
     def step(self, max_records: int = 2_000, timeout_s: float = 0.0) -> int:
         """Watch what is new, or comes within ``timeout_s``; commit when it is time. Returns the number of feedbacks."""
@@ -105,49 +117,58 @@ class MonitorRole:
         batch = [feedback for record in records if (feedback := feedback_of(record)) is not None]
         # Partitions take turns; the order of the decisions is restored as far as the batch reaches.
         batch.sort(key=lambda feedback: feedback.decision.time_ms)
+        by_point: dict[str, list[Feedback]] = {}
         for feedback in batch:
-            try:
-                self._watch(feedback)
-            except ValueError as error:
-                # A record written by another hand; the line goes on.
-                logger.error("feedback of decision %s is not watched: %s", feedback.decision.decision_id, error)
-        due = self._clock() - self._committed_ms >= self._interval_ms
-        if self._pending or (self._changed and due):
+            if self._enter(feedback):
+                by_point.setdefault(feedback.decision.decision_point, []).append(feedback)
+        for name, entries in by_point.items():
+            self._watch(name, entries)
+        due = self._clock() - self._committed_ms >= max(self._interval_ms, self._saving_ms / _SAVING_SHARE)
+        if self._pending or ((self._watched or self._entries) and due):
             self.commit()
         return len(records)
 
-    def _watch(self, feedback: Feedback) -> None:
+    def _enter(self, feedback: Feedback) -> bool:
+        """Enter a feedback into the book of its generation; say whether it can be watched."""
         name = feedback.decision.decision_point
         if name not in self._points:
-            return
-        entry = self.ledger.update(feedback)
-        self._changed[f"{_GENERATION}/{name}/{entry.generation}".encode()] = entry.SerializeToString
+            return False
+        try:
+            entry = self.ledger.update(feedback)
+        except ValueError as error:
+            # A record written by another hand; the line goes on.
+            logger.error("feedback of decision %s is not watched: %s", feedback.decision.decision_id, error)
+            return False
+        self._entries[f"{_GENERATION}/{name}/{entry.generation}".encode()] = entry
         self._on_reward(name, feedback.reward)
-        monitor = self.monitors.get(name)
-        if monitor is None:
-            return
-        alarm = monitor.update(feedback)
-        self._changed[f"{_REWARD}/{name}".encode()] = monitor.save
-        if alarm is not None:
-            self._pending.append(alarm)
+        return True
+
+    def _watch(self, name: str, entries: list[Feedback]) -> None:
+        self._watched.add(name)
+        self._pending += self.monitors[name].update_many(entries)
 
     def commit(self) -> None:
         """Write alarms, state and offsets in one transaction; on ``LogError`` nothing of it is written."""
         now_ms = self._clock()
+        state = {key: entry.SerializeToString() for key, entry in self._entries.items()}
+        for name in sorted(self._watched):
+            state |= _parts(name, self.monitors[name].save())
         try:
             with self._log.transaction(MONITOR) as transaction:
                 for alarm in self._pending:
                     transaction.send(
                         Message(ALARMS, alarm.decision_point.encode(), alarm.SerializeToString(), alarm.detected_ms)
                     )
-                for key, save in self._changed.items():
-                    transaction.send(Message(MONITOR_STATE, key, save(), now_ms))
+                for key, value in state.items():
+                    transaction.send(Message(MONITOR_STATE, key, value, now_ms))
                 transaction.commit_offsets(self._consumer.position())
         except BaseException:
             # Memory is ahead of the log, or the log's answer was lost: the next step asks the log.
             self._ahead = True
             raise
-        alarms, self._pending, self._changed, self._committed_ms = self._pending, [], {}, now_ms
+        alarms, self._pending, self._entries, self._watched = self._pending, [], {}, set()
+        self._committed_ms = self._clock()
+        self._saving_ms = self._committed_ms - now_ms
         for alarm in alarms:
             logger.warning("%s: %s", alarm.decision_point, alarm.explanation)
             self._on_alarm(alarm)
@@ -165,9 +186,42 @@ class MonitorRole:
 
     def close(self) -> None:
         """Commit and leave the group."""
-        if self._changed and not self._ahead:
+        if (self._watched or self._entries) and not self._ahead:
             self.commit()
         self._consumer.close()
+
+
+def context_columns(point: DecisionPointConfig) -> ContextColumns:
+    """Return what takes the features of a decision point out of decisions, as its monitors want them."""
+    return ContextColumns(point, point.monitors.features.vector_components)
+
+
+def read_watch(log: Log, name: str, point: DecisionPointConfig) -> PointWatch | None:
+    """Return the monitors of a decision point as they were committed last; ``None`` before the first time.
+
+    Raises ``SnapshotError`` where they are damaged.
+    """
+    saved = saved_watch(_read_state(log), name)
+    if saved is None:
+        return None
+    return PointWatch.load(saved, name, point.reward.range, point.monitors, context_columns(point))
+
+
+def _parts(name: str, data: bytes) -> dict[bytes, bytes]:
+    count = math.ceil(len(data) / _PART_BYTES)
+    return {
+        f"{_WATCH}/{name}/{place}".encode(): _PARTS.pack(count) + data[place * _PART_BYTES : (place + 1) * _PART_BYTES]
+        for place in range(count)
+    }
+
+
+def saved_watch(state: Mapping[bytes, Record], name: str) -> bytes | None:
+    """Put the state of a decision point's monitors together; of what is not whole its checksum will tell."""
+    first = state.get(f"{_WATCH}/{name}/0".encode())
+    if first is None or first.value is None or len(first.value) < _PARTS.size:
+        return None
+    parts = [state.get(f"{_WATCH}/{name}/{place}".encode()) for place in range(_PARTS.unpack_from(first.value)[0])]
+    return b"".join((part.value or b"")[_PARTS.size :] for part in parts if part is not None)
 
 
 def read_statistics(log: Log) -> list[GenerationStatistics]:

@@ -14,13 +14,14 @@ from engine.store import PolicyStore
 from monitoring.metrics import PipelineMetrics
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector
 from streaming.archive import ArchiveRole
+from streaming.auditing import PolicyAudit
 from streaming.config import Config
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.learner import LearnerRole
 from streaming.log import Log
 from streaming.loop import Role
 from streaming.monitor import MonitorRole
-from streaming.retrainer import RetrainerRole, launcher
+from streaming.retrainer import RetrainerRole, launcher, tagger
 from streaming.role_process import Housekeeper, RoleProcess
 from streaming.serve import now_ms
 from training.archive import ArchiveReader
@@ -94,6 +95,7 @@ class Pipeline(RoleProcess):
         self.learner: LearnerRole | None = None
         self.monitor: MonitorRole | None = None
         self.archive: ArchiveRole | None = None
+        self._audit = PolicyAudit(PolicyStore(config.policy_dir))
         self.observed = PipelineMetrics(registry, self._points)
         self._book: Mapping[str, JoinAccounting] = {}
         makers: dict[str, Callable[[Log], Role]] = {
@@ -116,7 +118,12 @@ class Pipeline(RoleProcess):
     def _monitor(self, log: Log) -> Role:
         observed = self.observed
         self.monitor = MonitorRole(
-            log, self._config.decision_points, self._clock, observed.observe_alarm, observed.observe_reward
+            log,
+            self._config.decision_points,
+            self._clock,
+            observed.observe_alarm,
+            observed.observe_reward,
+            audit=self._audit,
         )
         return self.monitor
 
@@ -131,7 +138,9 @@ class Pipeline(RoleProcess):
 
     def _retrain(self, config_path: Path, log: Log) -> Role:
         archive = ArchiveReader(self._config.archive_dir)
-        return RetrainerRole(log, self._config.decision_points, archive, launcher(config_path), self._clock)
+        return RetrainerRole(
+            log, self._config.decision_points, archive, launcher(config_path), self._clock, tagger(config_path)
+        )
 
     def _observe(self) -> None:
         """Bring the metrics of the roles in this process up to date."""
@@ -145,7 +154,11 @@ class Pipeline(RoleProcess):
                 self.count(metrics.archived.labels(point), self.archive.rows[point])
             if self.monitor is not None:
                 if point in self.monitor.monitors:
-                    metrics.run_length.labels(point).set(self.monitor.monitors[point].run_length)
+                    watch = self.monitor.monitors[point]
+                    metrics.run_length.labels(point).set(watch.run_length)
+                    metrics.observe_divergences(point, watch.divergences())
+                for result in ("same", "different"):
+                    self.count(metrics.audits.labels(point, result), self._audit.results[point, result])
                 statistics = self.monitor.ledger.statistics(point)
                 if statistics:
                     metrics.observe_generation(statistics[-1])

@@ -12,16 +12,26 @@ from numpy.typing import NDArray
 from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.errors import InvalidRequest
 from engine.features import Encoder, Float32
-from engine.oracles import Learner, learn_events, make_learner
+from engine.oracles import DiscountingLearner, Learner, learn_events, make_learner
 from engine.oracles.events import EventLearner, Events
 from engine.policy import Policy, initial_policy
-from engine.records import Alarm, Feedback
+from engine.records import (
+    REACTION_DISCOUNT_LEARNER,
+    REACTION_EXPLORE,
+    REACTION_RESET_LEARNER,
+    Alarm,
+    Feedback,
+)
 from engine.sequential import UCRL2Learner
+from monitoring.reactions import reactions_of
 from streaming.intake import place
 from streaming.log import Record
 from streaming.pair_detector import PairDetector
 
 logger = logging.getLogger(__name__)
+
+#: What was learned before a change counts for so much of what it did, where an alarm asks for it.
+DISCOUNT = 0.1
 
 
 def new_learner(point: DecisionPoint) -> Learner | UCRL2Learner:
@@ -35,9 +45,11 @@ class PointLearner:
     """What is learned of one decision point, and the policy that comes of it.
 
     A generation whose oracle learns online, or a plan of UCRL2, goes on learning; any other serves as it was trained
-    until the next generation. After an alarm that calls for retraining the policy explores uniformly with the share of the
+    until the next generation. After an alarm that asks for it the policy explores uniformly with the share of the
     reward that was lost (at most ``policy.drift_exploration``): the oracle has been shown wrong, a new generation needs
-    data on every action, and this costs at most what the drift itself costs. The next promotion ends it.
+    data on every action, and this costs at most what the drift itself costs. Of a change in anything but the reward
+    the share is its effect. The next promotion ends it. An alarm may also ask the learner to forget everything, or
+    to let what it knows count for a tenth.
 
     Parameters
     ----------
@@ -133,11 +145,38 @@ class PointLearner:
         return len(rewards)
 
     def alarm(self, alarm: Alarm) -> None:
-        """Explore for a while, if the alarm calls for retraining and is younger than the generation."""
-        if not alarm.calls_for_retraining or alarm.detected_ms <= self.after_ms:
+        """Do what an alarm asks of the learner, if it is younger than the generation."""
+        if alarm.detected_ms <= self.after_ms:
             return
-        gained = alarm.mean_before - self.point.reward.range[0]
-        lost = (alarm.mean_before - alarm.mean_after) / gained if gained > 0.0 else 1.0
+        reactions = reactions_of(alarm)
+        if REACTION_EXPLORE in reactions:
+            self._explore(alarm)
+        if self.learner is None:
+            return  # its oracle serves as it was trained, and learns nothing
+        if REACTION_RESET_LEARNER in reactions:
+            self._forget()
+        elif REACTION_DISCOUNT_LEARNER in reactions:
+            if isinstance(self.learner, DiscountingLearner):
+                self.learner.discount(DISCOUNT)
+                self._dirty = True
+            else:
+                logger.warning(
+                    "%s: a learner of kind %s cannot count old feedback for less, and forgets it all",
+                    self.name,
+                    self.learner.kind,
+                )
+                self._forget()
+
+    def _forget(self) -> None:
+        self.learner = new_learner(self.point)
+        self._dirty = True
+        self._served = 0
+
+    def _explore(self, alarm: Alarm) -> None:
+        lost = alarm.effect
+        if alarm.monitor in ("reward", ""):
+            gained = alarm.mean_before - self.point.reward.range[0]
+            lost = (alarm.mean_before - alarm.mean_after) / gained if gained > 0.0 else 1.0
         share = min(lost, self.point.policy.drift_exploration)
         if share > 0.0:
             self.exploring = self.point.policy.drift_exploration_feedbacks

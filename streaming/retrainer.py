@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from engine.records import Alarm, Generation
+from engine.records import Acknowledgement, Alarm, Generation
 from streaming.config import DecisionPointConfig
+from streaming.holds import Holds
 from streaming.intake import parsed
 from streaming.log import Log
-from streaming.topics import ALARMS, GENERATIONS
+from streaming.topics import ACKNOWLEDGEMENTS, ALARMS, GENERATIONS
 from training.archive import ArchiveReader
 from training.job import ExitCode
 from training.schedule import RetrainRequest, RetrainScheduler
@@ -26,6 +27,7 @@ LOOK_EVERY_MS = 1_000
 TRY_AGAIN_MS = 30_000
 
 Launch = Callable[[RetrainRequest | None], subprocess.Popen[bytes]]
+Tag = Callable[[], subprocess.Popen[bytes]]
 
 
 def launcher(config_path: Path) -> Launch:
@@ -48,10 +50,22 @@ def launcher(config_path: Path) -> Launch:
     return launch
 
 
+def tagger(config_path: Path) -> Tag:
+    """Return what starts ``leeway drift tag``, which writes alarms to the champion in MLflow."""
+
+    def tag() -> subprocess.Popen[bytes]:
+        arguments = ["drift", "tag", "--config", str(config_path)]
+        return subprocess.Popen([sys.executable, "-m", "streaming.cli", *arguments], stdout=subprocess.DEVNULL)
+
+    return tag
+
+
 class RetrainerRole:
     """Starts a retraining job when one is due, one at a time.
 
-    What was asked for is rebuilt from the alarms and the generations in the log, so a restart forgets nothing.
+    What was asked for is rebuilt from the alarms and the generations in the log, so a restart forgets nothing. While an
+    alarm holds the promotions of a decision point nothing is trained for it. Alarms while a trained generation acts
+    become tags of the champion, by a job too, which runs when there is nothing to train.
     Training runs outside this process: neither joining nor serving waits for it, and its memory is given back.
 
     Parameters
@@ -66,6 +80,8 @@ class RetrainerRole:
         Starts a job.
     clock
         Milliseconds since 1970.
+    tag
+        Starts the job that tags the champions; ``None``: they are not tagged.
     """
 
     def __init__(
@@ -75,6 +91,7 @@ class RetrainerRole:
         archive: ArchiveReader,
         launch: Launch,
         clock: Callable[[], int],
+        tag: Tag | None = None,
     ) -> None:
         self._log = log
         self._archive = archive
@@ -82,8 +99,16 @@ class RetrainerRole:
         self._clock = clock
         self._scheduler = RetrainScheduler({name: point.retraining for name, point in points.items()}, clock())
         self._points = [name for name, point in points.items() if point.retraining.enabled]
-        self._read = {ALARMS: 0, GENERATIONS: 0}
+        self._read = {ALARMS: 0, GENERATIONS: 0, ACKNOWLEDGEMENTS: 0}
         self._looked_ms = 0
+        self._tag = tag
+        self._holds = Holds()
+        self._told: dict[str, str] = {}  # why nothing is trained, by decision point
+        self._champions: dict[str, int] = {}  # when the acting generation was trained
+        self._alarmed: dict[str, int] = {}  # when the newest alarm was
+        self._tagging: tuple[dict[str, int], subprocess.Popen[bytes]] | None = None
+        self._tagged: dict[str, int] = {}
+        self._tag_again_ms = 0
         self._again: dict[str, tuple[int, RetrainRequest]] = {}
         self._job: tuple[RetrainRequest | None, subprocess.Popen[bytes]] | None = (
             (None, launch(None)) if self._points else None
@@ -96,6 +121,7 @@ class RetrainerRole:
         """
         looking = self._clock() - self._looked_ms >= LOOK_EVERY_MS
         count = self._follow() if looking else 0
+        self._look_after_tags()
         if self._job is not None:
             request, process = self._job
             code = process.poll()
@@ -105,27 +131,59 @@ class RetrainerRole:
             self._job = None
             if request is not None:
                 logger.info("%s: retraining (%s) ended with status %d", request.point, request.reason, code)
-                if code == ExitCode.RETRYABLE or code < 0:
+                if code in (ExitCode.RETRYABLE, ExitCode.HELD) or code < 0:
                     self._again[request.point] = (self._clock() + TRY_AGAIN_MS, request)
             elif code != 0:
                 logger.error("the model registry is not ready; every retraining tries again")
         if looking:
             self._looked_ms = self._clock()
             self._start()
+            if self._job is None:
+                self._start_tagging()
         return count
 
     def _start(self) -> None:
         """Start the job that is due, if any."""
         for at_ms, request in self._again.values():
-            if self._clock() >= at_ms:
+            if self._clock() >= at_ms and not self._held(request.point):
                 self._begin(request)
                 return
         for point in self._points:
+            if self._held(point):
+                continue
             due = self._scheduler.due(point, self._clock(), partial(self._archive.count, point))
             if due is not None:
                 logger.info("%s: retraining begins (%s)", point, due.reason)
                 self._begin(due)
                 return
+
+    def _held(self, point: str) -> bool:
+        """Whether an alarm holds the promotions of a decision point; said once."""
+        words = self._holds.words(point)
+        if words is not None and self._told.get(point) != words:
+            logger.warning("%s: nothing is trained: %s", point, words)
+        self._told[point] = words or ""
+        return words is not None
+
+    def _start_tagging(self) -> None:
+        """Start the job that tags champions, if there are alarms since they were promoted that it has not seen."""
+        new = {
+            point: at_ms
+            for point, at_ms in self._alarmed.items()
+            if point in self._champions and at_ms > max(self._champions[point], self._tagged.get(point, 0))
+        }
+        if self._tag is not None and new and self._tagging is None and self._clock() >= self._tag_again_ms:
+            self._tag_again_ms = self._clock() + TRY_AGAIN_MS
+            self._tagging = (new, self._tag())
+
+    def _look_after_tags(self) -> None:
+        if self._tagging is None or (code := self._tagging[1].poll()) is None:
+            return
+        if code == 0:
+            self._tagged |= self._tagging[0]
+        else:
+            logger.error("alarms could not be written to the registry (status %d); that is tried again", code)
+        self._tagging = None
 
     def _begin(self, request: RetrainRequest) -> None:
         # The scheduler takes it for attempted: should no process start, nobody else would ask for it again.
@@ -140,17 +198,33 @@ class RetrainerRole:
                 if topic == ALARMS:
                     alarm = parsed(record, Alarm)
                     if alarm is not None:
-                        self._scheduler.on_alarm(alarm)
+                        self._hear(alarm)
+                elif topic == ACKNOWLEDGEMENTS:
+                    acknowledgement = parsed(record, Acknowledgement)
+                    if acknowledgement is not None:
+                        self._holds.on_acknowledgement(acknowledgement)
                 else:
                     generation = parsed(record, Generation)
                     if generation is not None:
                         self._scheduler.on_generation(generation)
+                        if generation.promoted:
+                            self._champions[generation.decision_point] = generation.trained_ms
                 self._read[topic] = record.offset + 1
                 count += 1
         return count
 
+    def _hear(self, alarm: Alarm) -> None:
+        self._scheduler.on_alarm(alarm)
+        self._holds.on_alarm(alarm)
+        if not alarm.explained:
+            point = alarm.decision_point
+            self._alarmed[point] = max(self._alarmed.get(point, 0), alarm.detected_ms)
+
     def close(self) -> None:
         """End a running job; it is started again by the next process that finds it due."""
+        if self._tagging is not None:
+            self._tagging[1].terminate()
+            self._tagging[1].wait()
         if self._job is not None:
             self._job[1].terminate()
             self._job[1].wait()

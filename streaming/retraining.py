@@ -11,6 +11,7 @@ from engine.errors import ConfigError
 from engine.records import Generation
 from engine.store import PolicyStore
 from streaming.config import Config
+from streaming.holds import read_holds
 from streaming.log import Log, Message
 from streaming.opening import open_log
 from streaming.serve import now_ms
@@ -86,6 +87,7 @@ def retrain_point(
             ledger=LogLedger(log),
             now_ms=now_ms(),
             progress=progress,
+            hold=lambda: read_holds(log).words(name),
         )
     finally:
         log.close()

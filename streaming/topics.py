@@ -13,6 +13,7 @@ JOIN_STATE = "join_state"
 ALARMS = "alarms"
 MONITOR_STATE = "monitor_state"
 GENERATIONS = "generations"
+ACKNOWLEDGEMENTS = "acknowledgements"
 
 #: The roles that write, each the owner of its topics and the name of its consumer group.
 SERVING = "serving"
@@ -23,6 +24,8 @@ LEARNER = "learner"
 ARCHIVE = "archive"
 RETRAINER = "retrainer"
 SHIPPING = "shipping"
+#: A person at the command line.
+OPERATOR = "operator"
 
 
 def topics(partitions: int, retention_ms: int) -> list[Topic]:
@@ -41,4 +44,5 @@ def topics(partitions: int, retention_ms: int) -> list[Topic]:
         Topic(ALARMS, MONITOR, 1, None),
         Topic(MONITOR_STATE, MONITOR, 1, None, compacted=True),
         Topic(GENERATIONS, TRAINING, 1, None),
+        Topic(ACKNOWLEDGEMENTS, OPERATOR, 1, None),
     ]

@@ -20,7 +20,7 @@ from training.gate import Verdict
 class ExitCode(IntEnum):
     """How ``leeway retrain`` ends, for schedulers that decide by the exit code.
 
-    ``retrain`` answers with PROMOTED, NOT_ENOUGH_DATA, REFUSED or LOCKED. It raises for everything else: a
+    ``retrain`` answers with PROMOTED, NOT_ENOUGH_DATA, REFUSED, LOCKED or HELD. It raises for everything else: a
     ``LeewayError`` means RETRYABLE.
     """
 
@@ -30,6 +30,7 @@ class ExitCode(IntEnum):
     NOT_ENOUGH_DATA = 3
     REFUSED = 4  # the gate does not hold; champion kept, challenger registered
     LOCKED = 5  # another retraining of this decision point is under way
+    HELD = 6  # an alarm holds promotions until a person has acknowledged it
 
 
 class Ledger(Protocol):

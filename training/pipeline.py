@@ -35,6 +35,7 @@ from training.registry import Registry
 from training.run_log import CHAMPION, RunLog
 
 Progress = Callable[[str], None]
+Hold = Callable[[], str | None]
 
 _WORK_TAG = "work"
 _VERSION_TAG = "policy_version"
@@ -50,6 +51,7 @@ def retrain(
     ledger: Ledger,
     now_ms: int,
     progress: Progress = lambda words: None,
+    hold: Hold = lambda: None,
 ) -> Outcome:
     """Train, prove and promote a policy, or say why not.
 
@@ -77,6 +79,9 @@ def retrain(
         The time.
     progress
         Called with a line of words at each step.
+    hold
+        Says why nothing may be promoted now, ``None`` where it may. Asked at the start, and again before a policy that
+        passed the gate is written. A dry run does not ask.
 
     Raises
     ------
@@ -86,13 +91,16 @@ def retrain(
     with exclusive(job.data_dir / f"retrain-{job.name}.lock") as mine:
         if not mine:
             return Outcome(ExitCode.LOCKED, f"another retraining of {job.name} is under way; try again when it is done")
+        held = None if job.dry_run else hold()
+        if held is not None:
+            return Outcome(ExitCode.HELD, held)
         if not job.dry_run:
             reconcile(job.name, store=store, registry=registry, ledger=ledger, progress=progress)
         start_ms, end_ms = job.window(now_ms)
         dataset = archive.read(job.name, job.point, start_ms, end_ms, last=job.config.max_rows)
         progress(f"extract: {len(dataset)} feedbacks of {job.name}")
         with RunLog.open(None if job.dry_run else registry, job, dataset, now_ms) as log:
-            outcome = _Retraining(job, dataset, store, registry, ledger, now_ms, progress, log).outcome()
+            outcome = _Retraining(job, dataset, store, registry, ledger, now_ms, progress, hold, log).outcome()
             log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
         progress(outcome.words)
         return outcome
@@ -137,6 +145,7 @@ class _Retraining:
     ledger: Ledger
     now_ms: int
     progress: Progress
+    hold: Hold
     log: RunLog
 
     def outcome(self) -> Outcome:
@@ -180,6 +189,11 @@ class _Retraining:
         words = f"{best} {candidates[best].policy.version} {verdict.summary}{note}"
         entry = self._entry_of(candidates[best], baseline, verdict, words)
         version = None
+        holding = self.hold() if verdict.promoted and not self.job.dry_run else None
+        if holding is not None:
+            return Outcome(
+                ExitCode.HELD, f"{words}; but {holding}", rows=rows, held_back=held_back, run_id=self.log.run_id
+            )
         if not self.job.dry_run:
             version = self._write(candidates[best], held, entry, verdict, work)
         return Outcome(

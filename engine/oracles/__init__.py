@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from engine.oracles.base import Arrays, EnsembleOracle, Learner, Oracle, StoredOracle, UncertainOracle, predict
+from engine.oracles.base import (
+    Arrays,
+    DiscountingLearner,
+    EnsembleOracle,
+    Learner,
+    Oracle,
+    StoredOracle,
+    UncertainOracle,
+    predict,
+)
 from engine.oracles.columns import Columns
 from engine.oracles.ensemble import EnsembleOfOracles
 from engine.oracles.events import Events, learn_events
@@ -26,6 +35,7 @@ __all__ = [
     "STORED",
     "Arrays",
     "Columns",
+    "DiscountingLearner",
     "EnsembleOfOracles",
     "EnsembleOracle",
     "Events",

@@ -113,6 +113,14 @@ class Learner(Protocol):
         """Return the statistics, from which ``from_arrays`` goes on as if nothing had happened."""
 
 
+@runtime_checkable
+class DiscountingLearner(Protocol):
+    """A learner that can let what it knows count for less."""
+
+    def discount(self, weight: float) -> None:
+        """Let all that was learned so far count for ``weight`` of what it did, in (0, 1]."""
+
+
 class StoredLearner(Learner, Protocol):
     """A kind of learner that files hold."""
 

@@ -159,6 +159,12 @@ class LinearLearner:
         self._A[code] += rows.T @ weighted
         self._b[code] += rewards @ weighted
 
+    def discount(self, weight: float) -> None:
+        """Let all that was learned so far count for ``weight`` of what it did, in (0, 1]."""
+        self._A *= weight
+        self._b *= weight
+        self.learned = round(self.learned * weight)
+
     def oracle(self) -> LinearOracle:
         """Return what has been learned, as an oracle that no longer changes."""
         shared = solve(self._A[0], self._b[0], penalties(self._A[0], self.ridge))

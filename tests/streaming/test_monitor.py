@@ -179,17 +179,17 @@ def test_an_error_in_the_middle_of_a_batch_watches_each_feedback_once(
     clock.now_ms += 2_000
     role.step()  # commits
     append(log, *STREAM[20:40])
-    watch, left = role._watch, 10
+    enter, left = role._enter, 10
 
-    def fail_at_the_tenth(entry: Feedback) -> None:
+    def fail_at_the_tenth(entry: Feedback) -> bool:
         nonlocal left
         left -= 1
         if left == 0:
             raise RuntimeError("out of the blue")
-        watch(entry)
+        return enter(entry)
 
     with monkeypatch.context() as patch:
-        patch.setattr(role, "_watch", fail_at_the_tenth)
+        patch.setattr(role, "_enter", fail_at_the_tenth)
         with pytest.raises(RuntimeError, match="out of the blue"):
             role.step()
     role.step()

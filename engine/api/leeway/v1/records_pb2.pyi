@@ -120,6 +120,40 @@ DIRECTION_UP: Direction.ValueType  # 1
 DIRECTION_DOWN: Direction.ValueType  # 2
 Global___Direction: _TypeAlias = Direction  # noqa: Y015
 
+class _Reaction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReactionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reaction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REACTION_UNSPECIFIED: _Reaction.ValueType  # 0
+    REACTION_RETRAIN: _Reaction.ValueType  # 1
+    """A policy is trained on what came since the change."""
+    REACTION_EXPLORE: _Reaction.ValueType  # 2
+    """The policy explores more for a while."""
+    REACTION_RESET_LEARNER: _Reaction.ValueType  # 3
+    """The online learner forgets everything."""
+    REACTION_DISCOUNT_LEARNER: _Reaction.ValueType  # 4
+    """What the online learner knows counts for less beside what comes."""
+    REACTION_HOLD_PROMOTION: _Reaction.ValueType  # 5
+    """Nothing is promoted until the alarm is acknowledged."""
+
+class Reaction(_Reaction, metaclass=_ReactionEnumTypeWrapper):
+    """What a decision point does about an alarm, besides telling it."""
+
+REACTION_UNSPECIFIED: Reaction.ValueType  # 0
+REACTION_RETRAIN: Reaction.ValueType  # 1
+"""A policy is trained on what came since the change."""
+REACTION_EXPLORE: Reaction.ValueType  # 2
+"""The policy explores more for a while."""
+REACTION_RESET_LEARNER: Reaction.ValueType  # 3
+"""The online learner forgets everything."""
+REACTION_DISCOUNT_LEARNER: Reaction.ValueType  # 4
+"""What the online learner knows counts for less beside what comes."""
+REACTION_HOLD_PROMOTION: Reaction.ValueType  # 5
+"""Nothing is promoted until the alarm is acknowledged."""
+Global___Reaction: _TypeAlias = Reaction  # noqa: Y015
+
 @_typing.final
 class Numbers(_message.Message):
     """A list of numbers, such as an embedding."""
@@ -672,6 +706,16 @@ class Alarm(_message.Message):
     CALLS_FOR_RETRAINING_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
     FEEDBACK_SEEN_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    EFFECT_FIELD_NUMBER: _builtins.int
+    PROBABILITY_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    COUNTS_BEFORE_FIELD_NUMBER: _builtins.int
+    COUNTS_AFTER_FIELD_NUMBER: _builtins.int
+    EXPLAINED_FIELD_NUMBER: _builtins.int
+    REACTIONS_FIELD_NUMBER: _builtins.int
+    REMEDY_FIELD_NUMBER: _builtins.int
+    INCIDENT_FIELD_NUMBER: _builtins.int
     alarm_id: _builtins.str
     decision_point: _builtins.str
     monitor: _builtins.str
@@ -692,6 +736,32 @@ class Alarm(_message.Message):
     """In words: what changed, and what follows."""
     feedback_seen: _builtins.int
     """Number of feedbacks of this decision point that the monitor had seen, this one included."""
+    stream: _builtins.str
+    """Which of the monitor's streams, such as the name of a feature or of an action; empty where it has one alone."""
+    effect: _builtins.float
+    """How far apart before and after are, 0 to 1: total variation distance of the shares of the categories; of the
+    reward, the difference of the means as a share of its range.
+    """
+    probability: _builtins.float
+    """Probability of a change at this time rather than none, with the detector's weight as the odds before: 1 / (1 + e^-evidence)."""
+    explained: _builtins.bool
+    """The policy's own doing accounts for the change, such as learning or exploration: no drift."""
+    remedy: _builtins.str
+    """What a person can do about it."""
+    incident: _builtins.str
+    """Alarm id of the first alarm of the same incident: those whose times from change to detection overlap. Empty where
+    the change is explained.
+    """
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a stream of categories: their names, and how often each occurred before and after the change."""
+
+    @_builtins.property
+    def counts_before(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def counts_after(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    @_builtins.property
+    def reactions(self) -> _containers.RepeatedScalarFieldContainer[Global___Reaction.ValueType]: ...
     def __init__(
         self,
         *,
@@ -709,14 +779,55 @@ class Alarm(_message.Message):
         calls_for_retraining: _builtins.bool = ...,
         explanation: _builtins.str = ...,
         feedback_seen: _builtins.int = ...,
+        stream: _builtins.str = ...,
+        effect: _builtins.float = ...,
+        probability: _builtins.float = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+        counts_before: _abc.Iterable[_builtins.int] | None = ...,
+        counts_after: _abc.Iterable[_builtins.int] | None = ...,
+        explained: _builtins.bool = ...,
+        reactions: _abc.Iterable[Global___Reaction.ValueType] | None = ...,
+        remedy: _builtins.str = ...,
+        incident: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_id", b"alarm_id", "calls_for_retraining", b"calls_for_retraining", "change_ms", b"change_ms", "count_after", b"count_after", "count_before", b"count_before", "decision_point", b"decision_point", "detected_ms", b"detected_ms", "direction", b"direction", "evidence", b"evidence", "explanation", b"explanation", "feedback_seen", b"feedback_seen", "mean_after", b"mean_after", "mean_before", b"mean_before", "monitor", b"monitor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_id", b"alarm_id", "calls_for_retraining", b"calls_for_retraining", "categories", b"categories", "change_ms", b"change_ms", "count_after", b"count_after", "count_before", b"count_before", "counts_after", b"counts_after", "counts_before", b"counts_before", "decision_point", b"decision_point", "detected_ms", b"detected_ms", "direction", b"direction", "effect", b"effect", "evidence", b"evidence", "explained", b"explained", "explanation", b"explanation", "feedback_seen", b"feedback_seen", "incident", b"incident", "mean_after", b"mean_after", "mean_before", b"mean_before", "monitor", b"monitor", "probability", b"probability", "reactions", b"reactions", "remedy", b"remedy", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Alarm: _TypeAlias = Alarm  # noqa: Y015
+
+@_typing.final
+class Acknowledgement(_message.Message):
+    """A person has looked at an alarm: what it holds is released."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALARM_ID_FIELD_NUMBER: _builtins.int
+    DECISION_POINT_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    alarm_id: _builtins.str
+    decision_point: _builtins.str
+    time_ms: _builtins.int
+    """When, milliseconds since 1970-01-01 UTC."""
+    note: _builtins.str
+    def __init__(
+        self,
+        *,
+        alarm_id: _builtins.str = ...,
+        decision_point: _builtins.str = ...,
+        time_ms: _builtins.int = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_id", b"alarm_id", "decision_point", b"decision_point", "note", b"note", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Acknowledgement: _TypeAlias = Acknowledgement  # noqa: Y015
 
 @_typing.final
 class Generation(_message.Message):

@@ -1,0 +1,100 @@
+"""The context features of many decisions at once, as monitors take them: by the schema, before any scaling."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import DecisionPoint, NumberFeature, TextFeature
+from engine.records import Decision
+
+Values = NDArray[np.float64] | NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class ContextColumns:
+    """Takes the context features of one decision point out of decisions.
+
+    A number is one column; a vector one for each component, or, where it has more than ``most_components``, for each
+    of so many projections on random signs, which move when its distribution does. What is missing, or is not of its
+    type, is NaN or ``None``: the decision was made under another schema.
+
+    Parameters
+    ----------
+    point
+        The decision point.
+    most_components
+        Columns of one vector.
+    """
+
+    point: DecisionPoint
+    most_components: int
+
+    def __call__(self, decisions: Sequence[Decision]) -> Mapping[str, Values]:
+        """Return the columns by name."""
+        columns: dict[str, Values] = {}
+        packed = self._packed(decisions)
+        start = 0
+        for name, feature in self.point.context.items():
+            if isinstance(feature, TextFeature):
+                columns[name] = _texts(decisions, name)
+                continue
+            size = 1 if isinstance(feature, NumberFeature) else feature.size
+            block = packed[:, start : start + size]
+            start += size
+            self._named(decisions, name, block)
+            if isinstance(feature, NumberFeature):
+                columns[name] = block[:, 0]
+            elif size <= self.most_components:
+                columns |= {f"{name}[{place}]": block[:, place] for place in range(size)}
+            else:
+                signs = _signs(name, size, self.most_components)
+                columns |= {f"{name}~{place}": block @ signs[:, place] for place in range(self.most_components)}
+        return columns
+
+    def _packed(self, decisions: Sequence[Decision]) -> NDArray[np.float64]:
+        """Return all numbers of the schema, shape (n, numbers); NaN where they did not come packed."""
+        sizes = [
+            1 if isinstance(feature, NumberFeature) else feature.size
+            for feature in self.point.context.values()
+            if not isinstance(feature, TextFeature)
+        ]
+        width = sum(sizes)
+        found = np.full((len(decisions), width), np.nan)
+        whole = [place for place, decision in enumerate(decisions) if len(decision.context.packed) == 4 * width]
+        if whole and width:
+            data = b"".join(decisions[place].context.packed for place in whole)
+            found[whole] = np.frombuffer(data, "<f4").reshape(len(whole), width)
+        return found
+
+    def _named(self, decisions: Sequence[Decision], name: str, block: NDArray[np.float64]) -> None:
+        """Write the values that came by name."""
+        for row, decision in enumerate(decisions):
+            named = decision.context.named
+            if not named or name not in named:
+                continue
+            value = named[name]
+            kind = value.WhichOneof("kind")
+            if kind == "number" and block.shape[1] == 1:
+                block[row, 0] = value.number
+            elif kind == "numbers" and len(value.numbers.values) == block.shape[1]:
+                block[row] = value.numbers.values
+
+
+def _texts(decisions: Sequence[Decision], name: str) -> NDArray[np.object_]:
+    found = np.empty(len(decisions), object)
+    for row, decision in enumerate(decisions):
+        named = decision.context.named
+        if name in named and named[name].WhichOneof("kind") == "text":
+            found[row] = named[name].text
+    return found
+
+
+def _signs(name: str, size: int, count: int) -> NDArray[np.float64]:
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    signs: NDArray[np.float64] = rng.choice([-1.0, 1.0], (size, count)) / np.sqrt(size)
+    return signs
