@@ -101,8 +101,8 @@ class Outcome:
     verdict
         What the gate said of the best candidate.
     policy, learner
-        The best candidate and, if its oracle learns online, the statistics that it was made of; once it is promoted they
-        include the held-back part too, and online learning goes on from them.
+        The best candidate and, if its oracle learns online, the statistics that it was made of; once it is promoted
+        they include the held-back part too, and online learning goes on from them.
     generation
         The entry for the ledger.
     run_id, registry_version

@@ -17,6 +17,7 @@ from google.protobuf import json_format
 
 from engine.errors import SnapshotError
 from engine.features import same_columns
+from engine.oracles import learn_events
 from engine.policy import OracleFailure, Policy
 from engine.records import Generation, generation_of
 from engine.store import PolicyStore
