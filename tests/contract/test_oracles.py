@@ -94,7 +94,7 @@ def test_every_oracle_of_the_package_is_registered_under_its_name_and_has_a_samp
             if isinstance(value, type) and "kind" in vars(value) and {"predict", "from_arrays"} <= set(dir(value)):
                 found.add(value)
     assert found == set(ORACLES.values())
-    assert all(oracle.kind == kind for kind, oracle in ORACLES.items())
+    assert all(oracle.kind == kind for kind, oracle in SAMPLES.items())
     assert {kind: type(oracle) for kind, oracle in SAMPLES.items()} == ORACLES
 
 
