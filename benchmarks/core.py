@@ -1,7 +1,7 @@
-"""What one decision costs inside the engine, by part: encode, score, explore, sample; and what one feedback costs to learn.
+"""What one decision costs inside the engine, by part (encode, score, explore, sample), and what a feedback costs to learn.
 
-2, 10, 100 and 1,000 actions with 20 numbers each (10 of the context, 10 of the action), in one thread, without transport.
-Costs are CPU time, and stand beside a loop of the interpreter and the least that NumPy could do, taken in turns.
+2, 10, 100 and 1,000 actions with 20 numbers each (10 of the context, 10 of the action), in one thread and without
+transport. Costs are CPU time, beside a loop of the interpreter and the least that NumPy could do, taken in turns.
 """
 
 from __future__ import annotations
@@ -112,13 +112,13 @@ def by_part(count: int, seconds: float, rng: np.random.Generator) -> dict[str, f
     encoder = Encoder(POINT, vocabulary)
     encoded = encoder.encode(request.packed_context, request.packed_actions, request.bytes)
     prediction = policy.predict(encoded)
-    p = policy.pmf(prediction, encoded.available)
+    p = policy.pmf(prediction, encoded.available).tolist()
     named = encoder.encode(request.named_context, request.named_actions)
     assert np.array_equal(named.X, encoded.X)
 
     def whole() -> None:
         mine = encoder.encode(request.packed_context, request.packed_actions, request.bytes)
-        draw("a-decision", "salt", policy.pmf(policy.predict(mine), mine.available))
+        draw("a-decision", "salt", policy.pmf(policy.predict(mine), mine.available).tolist())
 
     X, weights = encoded.X.astype(np.float64), rng.normal(size=CONTEXT + ACTION)
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from engine.config import DecisionPoint
 from engine.exploration import Exploration, make_exploration
 from engine.features import Encoded, Encoder
-from engine.oracles import Oracle, make_learner, predict
-from engine.prediction import Prediction
+from engine.oracles import EnsembleOracle, Oracle, UncertainOracle, make_learner, predict
+from engine.prediction import Part, Prediction
 from engine.records import policy_version
 
 Float64 = NDArray[np.float64]
@@ -67,7 +67,14 @@ class Policy:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "encoder", Encoder(self.point, self.vocabulary))
-        object.__setattr__(self, "exploration", make_exploration(self.point.policy.exploration))
+        exploration = make_exploration(self.point.policy.exploration, self.point.reward.range)
+        missing = exploration.needs - _parts(self.oracle)
+        if missing:
+            raise ValueError(
+                f"exploration {exploration.kind!r} needs {', '.join(sorted(missing))} of the oracle, which "
+                f"{self.oracle.kind!r} does not give; choose another oracle or another exploration"
+            )
+        object.__setattr__(self, "exploration", exploration)
         object.__setattr__(self, "version", policy_version(self.generation, self.update, self.digest()))
         low, high = self.point.reward.range
         object.__setattr__(self, "_unit", 1.0 / (high - low))
@@ -103,6 +110,11 @@ class Policy:
             raise OracleFailure(f"{type(error).__name__}: {error}") from error
         if prediction.mean.shape != encoded.codes.shape:
             raise OracleFailure(f"scores of shape {prediction.mean.shape} for {len(encoded.codes)} actions")
+        count = len(encoded.codes)
+        if prediction.std is not None and not (prediction.std.shape == (count,) and prediction.std.min() >= 0.0):
+            raise OracleFailure(f"std of shape {prediction.std.shape} for {count} actions, or one is negative or NaN")
+        if prediction.members is not None and prediction.members.shape[1:] != (count,):
+            raise OracleFailure(f"members' scores of shape {prediction.members.shape} for {count} actions")
         for name, values in (
             ("score", prediction.mean),
             ("std", prediction.std),
@@ -121,6 +133,16 @@ class Policy:
         if self.uniform_share:
             p = (1.0 - self.uniform_share) * p + self.uniform_share * uniform_pmf(available)
         return p
+
+
+def _parts(oracle: Oracle) -> set[Part]:
+    """Return what an oracle gives beside the mean. The rows are the encoder's: any oracle goes with them."""
+    given: set[Part] = {"rows"}
+    if isinstance(oracle, UncertainOracle):
+        given.add("std")
+    if isinstance(oracle, EnsembleOracle):
+        given.add("members")
+    return given
 
 
 def uniform_pmf(available: NDArray[np.bool_]) -> Float64:

@@ -61,6 +61,8 @@ class PointLearner:
         self.exploring = exploring
         self._encoder = Encoder(point)
         self._dirty = False
+        self._another_share = False
+        self._served = policy.learned
         self._published_ms = policy.created_ms
 
     @classmethod
@@ -72,7 +74,7 @@ class PointLearner:
         """Learn from feedback and return how many of it could be used; what does not fit the schema is passed over."""
         if self.exploring:
             self.exploring = max(0, self.exploring - len(batch))
-            self._dirty |= not self.exploring
+            self._another_share |= not self.exploring
         if self.learner is None:
             return 0
         whole = isinstance(self.learner, EventLearner)
@@ -127,17 +129,20 @@ class PointLearner:
         if share > 0.0:
             self.exploring = self.point.policy.drift_exploration_feedbacks
             self.policy = replace(self.policy, uniform_share=share)
-            self._dirty = True
+            self._another_share = True
             self._published_ms = 0  # every decision until then is made by an oracle that is known to be wrong
 
     def update(self, now_ms: int) -> Policy | None:
         """Return a new policy if there is something new and the publishing interval has passed.
 
-        There is something new until ``published`` says that the policy could be.
+        There is something new until ``published`` says that the policy could be. What was learned waits where the
+        exploration says that it is not due; another share of uniform exploration does not.
         """
-        if not self._dirty or now_ms - self._published_ms < self.point.policy.publish_interval:
+        if now_ms - self._published_ms < self.point.policy.publish_interval:
             return None
-        learner = self.learner
+        learner = self.learner if self._due() else None
+        if learner is None and not self._another_share:
+            return None
         oracle = self.policy.oracle if learner is None else learner.oracle()
         self.policy = replace(
             self.policy,
@@ -153,8 +158,16 @@ class PointLearner:
 
     def published(self, now_ms: int) -> None:
         """Take note that what ``update`` returned is served."""
-        self._dirty = False
+        self._dirty = self._another_share = False
+        self._served = self.policy.learned
         self._published_ms = now_ms
+
+    def _due(self) -> bool:
+        """Say whether what was learned is to be served."""
+        if self.learner is None or not self._dirty:
+            return False
+        another_point = self.policy.point != self.point
+        return another_point or self.policy.exploration.due(self._served, self.learner.learned)
 
     def promote(self, policy: Policy, learner: Learner | None, after_ms: int, now_ms: int) -> None:
         """Go on from a promoted generation."""
@@ -164,4 +177,6 @@ class PointLearner:
         self.exploring = 0
         # The statistics have seen the held-back feedback too, which the policy, as it was judged, has not.
         self._dirty = learner is not None and learner.learned != policy.learned
+        self._another_share = False
+        self._served = policy.learned
         self._published_ms = now_ms

@@ -91,6 +91,12 @@ class PolicyConfig(Model):
             raise ValueError("oracle.kind cover learns from propensities as it is; leave out learning and memory")
         if kind in ("trees", "sklearn") and self.memory is not None:
             raise ValueError(f"oracle.kind {kind} has a memory of its own; set oracle.memory, and leave out memory")
+        needs = self.exploration.needs
+        if not needs <= self.oracle.gives:
+            raise ValueError(
+                f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))} of the oracle, which "
+                f"{self.oracle.kind!r} does not give as it is configured; choose another oracle or exploration"
+            )
         return self
 
 
@@ -111,6 +117,12 @@ class DecisionPoint(Model):
             raise ValueError(
                 f"the features take {width} columns, more than {MAX_WIDTH}: the statistics of one action alone would "
                 f"take {8 * (width + 1) ** 2 / 2**30:.1f} GiB; use fewer buckets or shorter vectors"
+            )
+        exploration = self.policy.exploration
+        if "rows" in exploration.needs and not self.actions.features:
+            raise ValueError(
+                f"exploration {exploration.kind!r} needs to see where actions lie, and actions.features is empty; "
+                f"declare features of the actions, such as an embedding, or choose another exploration"
             )
         return self
 

@@ -8,13 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import ExplorationConfig
+from engine.exploration.compiled import compiled
 from engine.prediction import Part, Prediction
 
 Float64 = NDArray[np.float64]
 
+#: Least and greatest reward.
+Range = tuple[float, float]
+
 
 class Exploration(Protocol):
     """One way to explore: a subclass, immutable. The contract suite in ``tests/contract`` finds every one.
+
+    A subclass gives ``from_config`` and ``vector``, and overrides ``minimum`` and ``due`` where it has more to say.
 
     Attributes
     ----------
@@ -25,11 +31,14 @@ class Exploration(Protocol):
     """
 
     kind: ClassVar[str]
-    needs: ClassVar[frozenset[Part]] = frozenset()
+    needs: frozenset[Part] = frozenset()
 
     @classmethod
-    def from_config(cls, config: ExplorationConfig) -> Exploration:
-        """Build it from its part of the configuration."""
+    def from_config(cls, config: ExplorationConfig, reward_range: Range) -> Exploration:
+        """Build it from its part of the configuration; ``reward_range`` is that of the decision point."""
+
+    def vector(self, prediction: Prediction, learned: int) -> Float64:
+        """Return the probability of each action, see ``pmf``; ``prediction`` has been checked."""
 
     def pmf(self, prediction: Prediction, learned: int) -> Float64:
         """Return the probability of each action.
@@ -37,7 +46,7 @@ class Exploration(Protocol):
         Parameters
         ----------
         prediction
-            Of each available action, in units of the reward's range. Finite.
+            Of each available action, in units of the width of the reward's range: reward / (high - low).
         learned : int
             Number of feedbacks that the oracle has learned from.
 
@@ -46,7 +55,21 @@ class Exploration(Protocol):
         ndarray of float64, shape (n_actions,)
             Not negative, with sum 1. Actions with equal predictions get equal probabilities; the order of the actions
             does not matter.
+
+        Raises
+        ------
+        ValueError
+            Where a part that it needs is missing or has another shape, or a number is not finite.
         """
+        self._check(prediction)
+        return self.vector(prediction, learned)
+
+    def minimum(self, count: int, learned: int) -> float:
+        """Return the least probability that it promises each of ``count`` actions; 0: none.
+
+        Holds for scores within the reward's range. Off-policy evaluation of any other policy needs it to be positive.
+        """
+        return 0.0
 
     def due(self, served: int, learned: int) -> bool:
         """Say whether a policy that had learned ``served`` feedbacks is to give way to one that has ``learned``.
@@ -54,3 +77,42 @@ class Exploration(Protocol):
         Always, but for explorations in epochs: their guarantee holds for oracles that stay as they are within one.
         """
         return True
+
+    def _check(self, prediction: Prediction) -> None:
+        mean = prediction.mean
+        if mean.ndim != 1 or not len(mean):
+            raise ValueError(f"scores have shape {mean.shape}; give one number for each of one or more actions")
+        _refuse_infinite("score", mean)
+        if not self.needs:
+            return
+        count = len(mean)
+        if "std" in self.needs:
+            std = prediction.std
+            if std is None or std.shape != mean.shape:
+                raise ValueError(f"{self.kind} needs std, one for each of {count} actions; use an oracle that gives it")
+            _refuse_infinite("std", std)
+            if std.min() < 0.0:
+                raise ValueError(f"std {std.min()} is negative")
+        if "members" in self.needs:
+            members = prediction.members
+            if members is None or members.ndim != 2 or members.shape[1] != count or not len(members):
+                raise ValueError(f"{self.kind} needs members, shape (n, {count}); use an oracle that gives them")
+            _refuse_infinite("member's score", members)
+        if "rows" in self.needs:
+            rows = prediction.rows
+            if rows is None or rows.ndim != 2 or len(rows) != count:
+                raise ValueError(f"{self.kind} needs rows, one for each of {count} actions; hand them over")
+
+
+def _refuse_infinite(name: str, values: Float64) -> None:
+    index = _first_infinite(np.ascontiguousarray(values).reshape(-1))
+    if index >= 0:
+        raise ValueError(f"{name} {values.flat[index]} of action {index % values.shape[-1]} is not finite")
+
+
+@compiled("int64(float64[::1])")
+def _first_infinite(values: Float64) -> int:
+    for index in range(len(values)):
+        if not np.isfinite(values[index]):
+            return index
+    return -1

@@ -5,15 +5,16 @@ Foster and Rakhlin, *Beyond UCB: Optimal and Efficient Contextual Bandits with R
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from engine.config import ExplorationConfig, SquareCBConfig
-from engine.exploration.base import Exploration, Float64
+from engine.exploration.base import Exploration, Float64, Range
+from engine.exploration.igw import inverse_gaps, normalised_inverse_gaps
+from engine.exploration.plausible import plausible
+from engine.exploration.schedule import power
 from engine.prediction import Prediction
-
-_GREATEST = float(np.finfo(np.float64).max)
 
 
 class SquareCB(Exploration):
@@ -32,6 +33,12 @@ class SquareCB(Exploration):
         Greater explores less.
     gamma_exponent
         1/2 for an oracle of logarithmic regret, smaller for slower ones; 0: constant gamma.
+    form
+        ``remainder``: as above. ``normalised``: p_a = 1 / (lambda + gamma * gap_a) for every action, lambda in [1, K]
+        such that the sum is 1 (Foster and Rakhlin's lecture notes, with gamma for their 2 gamma); it explores more.
+    eliminate
+        Only actions stay in that may be the best one, as in RegCB: those whose score plus so many standard deviations
+        reaches the greatest score less as many. The others get 0, and K counts those that stay. None: all stay.
 
     Examples
     --------
@@ -43,29 +50,46 @@ class SquareCB(Exploration):
 
     kind: ClassVar[str] = "squarecb"
 
-    def __init__(self, gamma_scale: float = 10.0, gamma_exponent: float = 0.5) -> None:
+    def __init__(
+        self,
+        gamma_scale: float = 10.0,
+        gamma_exponent: float = 0.5,
+        form: Literal["remainder", "normalised"] = "remainder",
+        eliminate: float | None = None,
+    ) -> None:
         self.gamma_scale = gamma_scale
         self.gamma_exponent = gamma_exponent
+        self.form = form
+        self.eliminate = eliminate
+        if eliminate is not None:
+            self.needs = frozenset({"std"})
 
     @classmethod
-    def from_config(cls, config: ExplorationConfig) -> SquareCB:
+    def from_config(cls, config: ExplorationConfig, reward_range: Range) -> SquareCB:
         """Build it from ``policy.exploration``."""
         assert isinstance(config, SquareCBConfig)
-        return cls(config.gamma_scale, config.gamma_exponent)
+        return cls(config.gamma_scale, config.gamma_exponent, config.form, config.eliminate)
 
     def gamma(self, learned: int) -> float:
         """Return gamma after ``learned`` feedbacks; 0 (uniform) before the first."""
-        return min(self.gamma_scale * learned**self.gamma_exponent, _GREATEST) if learned > 0 else 0.0
+        return power(self.gamma_scale, self.gamma_exponent, learned)
 
-    def pmf(self, prediction: Prediction, learned: int) -> Float64:
+    def vector(self, prediction: Prediction, learned: int) -> Float64:
         """Return the inverse-gap-weighted vector."""
-        scores = prediction.mean
-        top = scores.max()
-        best = scores == top
+        if self.eliminate is None or prediction.std is None:
+            return self._weigh(prediction.mean, learned)
         with np.errstate(over="ignore"):
-            # What is beyond float64 counts as its greatest number, so that the action keeps its support.
-            gap = np.minimum(top - scores, _GREATEST)
-            p: Float64 = 1.0 / (len(scores) + np.minimum(self.gamma(learned) * gap, _GREATEST))
-        p[best] = 0.0
-        p[best] = (1.0 - p.sum()) / np.count_nonzero(best)
+            alive = plausible(prediction.mean, self.eliminate * prediction.std)
+        p = np.zeros(len(alive))
+        p[alive] = self._weigh(prediction.mean[alive], learned)
         return p
+
+    def _weigh(self, scores: Float64, learned: int) -> Float64:
+        if self.form == "normalised":
+            return normalised_inverse_gaps(scores, 1.0, self.gamma(learned))
+        return inverse_gaps(scores, len(scores), self.gamma(learned))
+
+    def minimum(self, count: int, learned: int) -> float:
+        """Return what an action gets that is worse by the whole range; 0 where it may be eliminated."""
+        # lambda of the normalised form is at most K.
+        return 1.0 / (count + self.gamma(learned)) if self.eliminate is None else 0.0

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from engine.config import ExplorationConfig
-from engine.exploration.base import Exploration, Float64
+from engine.exploration.base import Exploration, Float64, Range
 from engine.prediction import Prediction
 
 
@@ -22,10 +22,14 @@ class Uniform(Exploration):
     kind: ClassVar[str] = "uniform"
 
     @classmethod
-    def from_config(cls, config: ExplorationConfig) -> Uniform:
+    def from_config(cls, config: ExplorationConfig, reward_range: Range) -> Uniform:
         """Build it; there is nothing to configure."""
         return cls()
 
-    def pmf(self, prediction: Prediction, learned: int) -> Float64:
+    def vector(self, prediction: Prediction, learned: int) -> Float64:
         """Return 1/K for each action."""
         return np.full(len(prediction.mean), 1.0 / len(prediction.mean))
+
+    def minimum(self, count: int, learned: int) -> float:
+        """Return 1/K."""
+        return 1.0 / count

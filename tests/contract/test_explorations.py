@@ -25,7 +25,8 @@ Float64 = NDArray[np.float64]
 
 #: Every exploration as its configuration has it by default.
 DEFAULTS: dict[str, Exploration] = {
-    kind: make_exploration(TypeAdapter(ExplorationConfig).validate_python({"kind": kind})) for kind in EXPLORATIONS
+    kind: make_exploration(TypeAdapter(ExplorationConfig).validate_python({"kind": kind}), (0.0, 1.0))
+    for kind in EXPLORATIONS
 }
 every_exploration = pytest.mark.parametrize("exploration", DEFAULTS.values(), ids=DEFAULTS)
 

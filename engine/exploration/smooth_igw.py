@@ -1,0 +1,84 @@
+"""SmoothIGW: inverse gap weighting for very many actions.
+
+Zhu and Mineiro, *Contextual Bandits with Smooth Regret: Efficient Learning in Continuous Action Spaces*, ICML 2022.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from engine.config import ExplorationConfig, SmoothIGWConfig
+from engine.exploration.base import Exploration, Float64, Range
+from engine.exploration.candidates import Candidates, make_candidates, over
+from engine.exploration.compiled import GREATEST
+from engine.exploration.igw import inverse_gaps
+from engine.exploration.schedule import power
+from engine.prediction import Prediction
+
+
+class SmoothIGW(Exploration):
+    """Try an action at random, and take it the rather the smaller its gap; else take the best.
+
+    With K candidates and the uniform base measure::
+
+        p_a = (1 / K) / (1 + (gamma / tau) * gap_a)    for every action but the best, which gets the rest
+
+    It competes with the best policy that spreads over 1/tau of the actions, not with the best action: exploration does
+    not grow with K. With tau = K it is SquareCB.
+
+    Parameters
+    ----------
+    gamma_scale, gamma_exponent
+        gamma = scale * learned ** exponent.
+    tau
+        1/tau is the share of actions, at least 1.
+    candidates
+        Which actions are considered; the others get 0. None: all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> explore = SmoothIGW(gamma_scale=100.0, gamma_exponent=0.0, tau=4.0)
+    >>> explore.pmf(Prediction(np.array([0.8, 0.75, 0.5, 0.1])), learned=1).round(4).tolist()
+    [0.846, 0.1111, 0.0294, 0.0135]
+    """
+
+    kind: ClassVar[str] = "smooth_igw"
+
+    def __init__(
+        self,
+        gamma_scale: float = 10.0,
+        gamma_exponent: float = 0.5,
+        tau: float = 10.0,
+        candidates: Candidates | None = None,
+    ) -> None:
+        self.gamma_scale = gamma_scale
+        self.gamma_exponent = gamma_exponent
+        self.tau = tau
+        self.candidates = candidates
+        if candidates is not None:
+            self.needs = candidates.needs
+
+    @classmethod
+    def from_config(cls, config: ExplorationConfig, reward_range: Range) -> SmoothIGW:
+        """Build it from ``policy.exploration``."""
+        assert isinstance(config, SmoothIGWConfig)
+        return cls(config.gamma_scale, config.gamma_exponent, config.tau, make_candidates(config.candidates))
+
+    def gamma(self, learned: int) -> float:
+        """Return gamma after ``learned`` feedbacks; 0 (uniform) before the first."""
+        return power(self.gamma_scale, self.gamma_exponent, learned)
+
+    def vector(self, prediction: Prediction, learned: int) -> Float64:
+        """Return the vector."""
+        gamma = self.gamma(learned)
+
+        def weigh(considered: Prediction) -> Float64:
+            count = len(considered.mean)
+            return inverse_gaps(considered.mean, count, min(gamma / self.tau * count, GREATEST))
+
+        return over(self.candidates, prediction, weigh)
+
+    def minimum(self, count: int, learned: int) -> float:
+        """Return what an action gets that is worse by the whole range; 0 where some are not considered."""
+        return 0.0 if self.candidates is not None else 1.0 / (count * (1.0 + self.gamma(learned) / self.tau))
