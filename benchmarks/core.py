@@ -1,4 +1,4 @@
-"""What one decision costs inside the engine, by part (encode, score, explore, sample), and what a feedback costs to learn.
+"""What one decision costs inside the engine, by part (encode, score, explore, sample), and learning from one.
 
 2, 10, 100 and 1,000 actions with 20 numbers each (10 of the context, 10 of the action), in one thread and without
 transport. Costs are CPU time, beside a loop of the interpreter and the least that NumPy could do, taken in turns.
