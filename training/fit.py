@@ -72,7 +72,7 @@ def events_of(rows: Dataset) -> Events:
 
 
 def fit_configured(train: Dataset, point: DecisionPoint) -> Learner:
-    """Learn what ``policy.oracle``, ``learning`` and ``memory`` say from scratch, in the order of time."""
+    """Learn as ``policy`` says (oracle, learning, memory), from scratch and in the order of time."""
     learner = make_learner(point)
     if isinstance(learner, RecursiveRidgeLearner):
         learner.fit_features(train.chosen_matrix(), train.reward)

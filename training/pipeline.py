@@ -265,8 +265,12 @@ class _Retraining:
 
     def _candidates(self, train: Dataset, held: Dataset, q_hat: Float64, generation: int) -> dict[str, _Candidate]:
         found: dict[str, _Candidate] = {}
-        for name in self.job.config.oracles:
-            fitted = FITTERS[name](train, self.job.point, self.job.config.lightgbm, self.job.config.seed)
+        configured = self.job.point.policy.oracle.kind
+        for fitter in self.job.config.oracles:
+            name = configured if fitter == "configured" else fitter
+            if name in found:
+                continue  # the configured one, by its own name
+            fitted = FITTERS[fitter](train, self.job.point, self.job.config.lightgbm, self.job.config.seed)
             policy = candidate(self.job.name, self.job.point, fitted, generation=generation, created_ms=self.now_ms)
             found[name] = _Candidate(policy, fitted, evaluate_policy(policy, held, q_hat))
             estimate = found[name].evaluation.estimates["dr"]

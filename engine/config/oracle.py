@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from engine.config.base import Milliseconds, Model, Name
+from engine.prediction import Part
 
 Interaction = Literal["context:context", "context:action", "context:id", "action:action", "action:id"]
 #: Products of features that a first-order oracle can have; ``id`` is the action's id.
@@ -25,6 +26,11 @@ class LinearOracleConfig(Model):
     )
     max_actions: int = Field(256, ge=1, description="actions with a regression of their own; others share one")
 
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows"})
+
 
 class _OnlineConfig(Model):
     bits: int = Field(18, ge=8, le=26, description="2^bits weights")
@@ -34,6 +40,11 @@ class _OnlineConfig(Model):
     )
     ridge: float = Field(1.0, gt=0, allow_inf_nan=False, description="of the standard deviation alone")
     max_actions: _MaxActions = Field(4_096, description="actions with features of their own")
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows", "std"})
 
 
 class OnlineLinearConfig(_OnlineConfig):
@@ -98,6 +109,11 @@ class RecursiveRidgeConfig(Model):
     uncertainty: bool = Field(True, description="whether policies carry what uncertainty needs; false: smaller files")
     max_actions: _MaxActions = Field(256, description="actions with a regression of their own")
 
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows", "std"} if self.uncertainty else {"rows"})
+
 
 class TreesConfig(Model):
     """Gradient-boosted trees (LightGBM), fitted anew from the latest feedback now and then."""
@@ -114,6 +130,11 @@ class TreesConfig(Model):
     every: int = Field(500, ge=1, description="feedbacks from one fit to the next; longer while they are many")
     max_actions: _MaxActions = Field(1_024, description="actions that the trees can tell apart by id")
     seed: int = Field(0, ge=0)
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows"})
 
 
 Estimator = Literal[
@@ -145,6 +166,11 @@ class SklearnConfig(Model):
     max_actions: _MaxActions = Field(64, description="actions with an indicator column of their own")
     seed: int = Field(0, ge=0)
 
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows"})
+
 
 BaseOracleConfig = Annotated[
     LinearOracleConfig | OnlineLinearConfig | OnlineLogisticConfig | RecursiveRidgeConfig,
@@ -161,6 +187,11 @@ class EnsembleConfig(Model):
     bootstrap: Literal["poisson", "double_or_nothing"] = Field("poisson", description="weights of a row")
     seed: int = Field(0, ge=0)
 
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows", "std", "members"})
+
 
 class CoverOracleConfig(Model):
     """The policies of Online Cover; for ``exploration: cover``."""
@@ -170,6 +201,11 @@ class CoverOracleConfig(Model):
     policies: int = Field(4, ge=2, le=64)
     psi: float = Field(0.1, ge=0, allow_inf_nan=False, description="what neglect by the policies before is worth")
     propensity_floor: float = Field(0.01, gt=0, le=1, description="propensities below count as this")
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows", "std", "members"})
 
 
 class InterceptsConfig(Model):
@@ -181,6 +217,11 @@ class InterceptsConfig(Model):
         10.0, gt=0, allow_inf_nan=False, description="feedbacks that the assumption of none weighs"
     )
     max_actions: _MaxActions = Field(4_096, description="actions with an intercept")
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return self.base.gives
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -203,6 +244,11 @@ class UCRL2OracleConfig(Model):
     delta: float = Field(0.05, gt=0, lt=1, description="of the confidence sets, and of a false restart of a segment")
     width_scale: float = Field(1.0, gt=0, allow_inf_nan=False, description="factor on the widths of the proof")
     restarts: bool = Field(True, description="begin anew when a detector says that the process has changed")
+
+    @property
+    def gives(self) -> frozenset[Part]:
+        """What explorations can have of it beside the mean."""
+        return frozenset({"rows"})
 
     @property
     def actions(self) -> tuple[str, ...]:

@@ -10,7 +10,6 @@ from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
 from engine.config.oracle import LinearOracleConfig, OracleConfig, UCRL2OracleConfig
 from engine.hashing import text_bucket
-from engine.prediction import Part
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
 MAX_WIDTH = 4_096
@@ -69,22 +68,6 @@ class RewardConfig(Model):
         return self
 
 
-#: What each kind of oracle gives an exploration beside the mean. The rows are the encoder's.
-GIVES: dict[str, frozenset[Part]] = {
-    "linear": frozenset({"rows"}),
-    "online_linear": frozenset({"rows", "std"}),
-    "online_logistic": frozenset({"rows", "std"}),
-    "recursive_ridge": frozenset({"rows", "std"}),
-    "trees": frozenset({"rows"}),
-    "sklearn": frozenset({"rows"}),
-    "ensemble": frozenset({"rows", "std", "members"}),
-    "cover": frozenset({"rows", "std", "members"}),
-    # Around an oracle that knows how sure it is, it does too; that is not looked into here.
-    "intercepts": frozenset({"rows"}),
-    "ucrl2": frozenset({"rows"}),
-}
-
-
 class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
@@ -109,19 +92,17 @@ class PolicyConfig(Model):
 
     @model_validator(mode="after")
     def _fits(self) -> PolicyConfig:
-        needs = self.exploration.needs
-        if not needs <= GIVES[self.oracle.kind]:
-            able = sorted(kind for kind, parts in GIVES.items() if needs <= parts)
-            remedy = f"an oracle that does ({', '.join(able)}) or " if able else ""
-            raise ValueError(
-                f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))} of the oracle, which "
-                f"{self.oracle.kind!r} does not give; choose {remedy}another exploration"
-            )
         kind = self.oracle.kind
         if kind == "cover" and (self.learning != "plain" or self.memory is not None):
             raise ValueError("oracle.kind cover learns from propensities as it is; leave out learning and memory")
         if kind in ("trees", "sklearn") and self.memory is not None:
             raise ValueError(f"oracle.kind {kind} has a memory of its own; set oracle.memory, and leave out memory")
+        needs = self.exploration.needs
+        if not needs <= self.oracle.gives:
+            raise ValueError(
+                f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))} of the oracle, which "
+                f"{self.oracle.kind!r} does not give as it is configured; choose another oracle or exploration"
+            )
         return self
 
 

@@ -29,7 +29,7 @@ def bootstrap_weights(first: int, count: int, members: int, seed: int, *, poisso
     variance are 1.
 
     >>> bootstrap_weights(0, 6, 2, 0, poisson=False).tolist()
-    [[0.0, 2.0, 0.0, 0.0, 0.0, 2.0], [0.0, 0.0, 2.0, 0.0, 2.0, 0.0]]
+    [[0.0, 2.0, 2.0, 0.0, 2.0, 0.0], [2.0, 2.0, 2.0, 2.0, 2.0, 0.0]]
     """
     rows = np.arange(first, first + count, dtype=np.uint64)
     with np.errstate(over="ignore"):

@@ -53,7 +53,11 @@ class InterceptOracle:
 
     def arrays(self) -> Arrays:
         """Return the other oracle's and the intercepts."""
-        return {**flat([self.base]), "intercepts": self.intercepts, "known": np.array([self.known])}
+        return {
+            **flat([self.base]),
+            "intercepts": self.intercepts,
+            "codes": np.array([self.known, len(self.intercepts) - 1]),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> InterceptOracle:
@@ -61,9 +65,9 @@ class InterceptOracle:
         from engine.oracles import ORACLES
 
         intercepts = np.array(arrays["intercepts"], dtype=np.float64)
-        if intercepts.ndim != 1 or not len(intercepts) or intercepts[0] != 0.0 or not np.isfinite(intercepts).all():
-            raise ValueError("intercepts must be finite numbers, the first 0")
-        (known,) = integers(arrays["known"], 1)
+        known, actions = integers(arrays["codes"], 2)
+        if intercepts.shape != (1 + actions,) or intercepts[0] != 0.0 or not np.isfinite(intercepts).all():
+            raise ValueError(f"intercepts {intercepts.shape} must be {1 + actions} finite numbers, the first 0")
         return cls(parts_of(arrays, ORACLES)[0], intercepts, known)
 
 

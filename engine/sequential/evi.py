@@ -18,7 +18,9 @@ those of the least. Two remarks on the form here:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import numba
 import numpy as np
@@ -92,7 +94,8 @@ def _kernel(
 
 
 # Compiled at its first call, in about a second, by processes that plan alone; no cache on disk has to be writable.
-_evi = numba.njit(_kernel)
+_Kernel = Callable[[Float64, Float64, Float64, Bool, float, float, int], tuple[Float64, float, float]]
+_evi = cast(_Kernel, numba.njit(_kernel))
 
 
 def extended_value_iteration(
