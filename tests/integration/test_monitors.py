@@ -23,12 +23,12 @@ OFFERS: dict[str, Any] = {
 def ask(client: LeewayClient, seed: int, count: int, basket: float) -> None:
     """Send decisions whose basket has this mean; a country is missing in every tenth."""
     rng = np.random.default_rng(seed)
-    contexts = [
+    contexts: list[dict[str, float | str]] = [
         {"basket": basket + float(rng.normal()), **({"country": str(rng.choice(["NL", "DE"]))} if n % 10 else {})}
         for n in range(count)
     ]
     for at in range(0, count, 100):
-        client.decide_batch([decide_request("offers", context, ["a", "b"]) for context in contexts[at : at + 100]])
+        client.decide_batch([decide_request("offers", {**context}, ["a", "b"]) for context in contexts[at : at + 100]])
 
 
 def alarms(service: Service) -> list[dict[str, Any]]:
