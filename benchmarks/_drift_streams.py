@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 #: Observations before the change, of all rows.
 CHANGE = 1_000
+#: Streams on which the levels are measured and the thresholds tuned.
+TUNING = 800
+#: First seeds of the streams to tune on and to test on; the shape of the default weight was chosen on others.
+TUNED_ON, TESTED_ON = 10**6, 3 * 10**6
 
 
 @dataclass(frozen=True)

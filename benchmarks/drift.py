@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import _peer_environment
-from benchmarks._drift_streams import ABRUPT, CHANGE, GRADUAL, Row, binary
+from benchmarks._drift_streams import ABRUPT, CHANGE, GRADUAL, TESTED_ON, TUNED_ON, TUNING, Row, binary
 from benchmarks._harness import goal, main
 from monitoring.bocpd import BOCPD
 from monitoring.budget import Budget
@@ -76,7 +76,7 @@ def figures(found: list[tuple[bool, float]], **more: Any) -> dict[str, Any]:
 
 def bocpd(row: Row, seeds: int, target: float) -> dict[str, Any]:
     """Tune the hazard of BOCPD as the peers are tuned, and test it."""
-    k, tuning = len(row.before), row.draw(seeds, 10**6, CHANGE)
+    k, tuning = len(row.before), row.draw(TUNING // 2, TUNED_ON, CHANGE)
 
     def level(x: float) -> float:
         return float(np.mean([bool(BOCPD(math.exp(x), k).update_many(xs)) for xs in tuning]))
@@ -90,12 +90,12 @@ def bocpd(row: Row, seeds: int, target: float) -> dict[str, Any]:
         else:
             quiet, at_quiet = middle, found
     hazard = math.exp(sensitive if at_sensitive - target <= target - at_quiet else quiet)
-    return figures([judged(BOCPD(hazard, k).update_many(xs)) for xs in row.draw(seeds, 0)], threshold=hazard)
+    return figures([judged(BOCPD(hazard, k).update_many(xs)) for xs in row.draw(seeds, TESTED_ON)], threshold=hazard)
 
 
 def table(quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Delays at equal false alarms."""
-    seeds, slow_seeds = (40, 0) if quick else (200, 20)
+    seeds, slow_seeds = (40, 0) if quick else (200, 10)
     rows = [*ABRUPT, *GRADUAL]
     result: dict[str, Any] = {}
     targets: dict[str, float] = {}
@@ -108,7 +108,7 @@ def table(quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             "R-BOCPD, anytime .05": RBOCPD(AnytimeWeight(0.05), k),
             "R-BOCPD, 1/n of the papers": RBOCPD(InverseLengthWeight(), k),
         }
-        streams, tuning = row.draw(seeds, 0), row.draw(2 * seeds, 10**6, CHANGE)
+        streams, tuning = row.draw(seeds, TESTED_ON), row.draw(TUNING, TUNED_ON, CHANGE)
         result[row.name] = {}
         for name, empty in forms.items():
             if quick and name == "R-BOCPD, exact":
@@ -170,7 +170,7 @@ def stationary(quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     seeds = 400 if quick else 2_000
     for p in (0.5, 0.1, 0.01):
         row = binary(p, p)
-        found = sum(bool(RBOCPD(BUDGET).update_many(xs)) for xs in row.draw(seeds, 2 * 10**6, CHANGE))
+        found = sum(bool(RBOCPD(BUDGET).update_many(xs)) for xs in row.draw(seeds, 5 * 10**6, CHANGE))
         share = found / seeds
         slack = 2 * math.sqrt(BUDGET.rate * (1 - BUDGET.rate) / seeds)
         result[f"share alarmed by {CHANGE}, p={p}"] = share

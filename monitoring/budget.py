@@ -14,7 +14,7 @@ import numpy as np
 from monitoring.weights import ShapedWeight
 
 #: By how much the exponent of the default shape grows at its knee (docs/adr/0008).
-LATE_EXPONENT = 2.5
+LATE_EXPONENT = 3.0
 #: The predictor that the table is measured with.
 PREDICTOR: Literal["kt"] = "kt"
 TABLE = "null_quantiles.json"
@@ -24,10 +24,10 @@ def shaped(categories: int, horizon: int, log_scale: float) -> ShapedWeight:
     """Return the default shape for a horizon, with this scale.
 
     The exponent turns the Bayes factor into a likelihood ratio; knee and ceiling were measured to serve small and large
-    changes at one budget: 50 and 250 at 1 000 observations, and in proportion to the root of the horizon.
+    changes at one budget: 50 at 1 000 observations and in proportion to the root of the horizon, and 2 500 or 5 knees.
     """
     knee = 50.0 * math.sqrt(horizon / 1_000)
-    return ShapedWeight(math.exp(log_scale), (categories - 1) / 2, knee, LATE_EXPONENT, 5.0 * knee)
+    return ShapedWeight(math.exp(log_scale), (categories - 1) / 2, knee, LATE_EXPONENT, max(2_500.0, 5.0 * knee))
 
 
 @dataclass(frozen=True, slots=True)

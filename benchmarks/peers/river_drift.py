@@ -1,8 +1,8 @@
 """River's detectors on the streams of `benchmarks.drift`; runs in an environment of its own.
 
-`rows` tunes each detector's threshold, on streams of its own, to a share of false alarms, and prints its delays. Where
-the slow ones have as many streams to be tuned on as to be tested on, the others two times.
-`speed` prints nanoseconds per update of ADWIN at several lengths of the stream. A detector of numbers gets categories
+`rows` tunes each detector's threshold, on streams of its own, to a share of false alarms, and prints its delays. The
+slow detectors of zeros and ones have as many streams to be tuned on as to be tested on, the others `TUNING`. `speed`
+prints nanoseconds per update of ADWIN at several lengths of the stream. A detector of numbers gets categories
 one against the rest: one instance for each category, and an alarm when any of them raises one.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from river import drift
 
-from benchmarks._drift_streams import CHANGE, ROWS
+from benchmarks._drift_streams import CHANGE, ROWS, TESTED_ON, TUNED_ON, TUNING
 
 Make = Callable[[float], Any]
 #: Detector, least and greatest threshold, whether a greater one is more sensitive.
@@ -75,7 +75,7 @@ def tuned(make: Make, low: float, high: float, rising: bool, k: int, streams: li
 
     quiet, sensitive = (math.log(low), math.log(high)) if rising else (math.log(high), math.log(low))
     at_quiet, at_sensitive = 0.0, 1.0
-    for _ in range(8):
+    for _ in range(5 if len(streams) < 50 else 8):
         middle = (quiet + sensitive) / 2
         found = level(middle)
         if found > target:
@@ -89,7 +89,7 @@ def rows(wanted: dict[str, float], seeds: int, slow_seeds: int) -> dict[str, Any
     result: dict[str, Any] = {}
     for name, target in wanted.items():
         row, k = ROWS[name], len(ROWS[name].before)
-        tuning, test = row.draw(2 * seeds, 10**6, CHANGE).tolist(), row.draw(seeds, 0).tolist()
+        tuning, test = row.draw(TUNING, TUNED_ON, CHANGE).tolist(), row.draw(seeds, TESTED_ON).tolist()
         result[name] = {}
         for detector, (make, low, high, rising) in (NUMERIC | (BINARY if k == 2 else {})).items():
             count = slow_seeds if detector in SLOW else seeds

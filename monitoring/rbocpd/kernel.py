@@ -181,9 +181,8 @@ def statistic(
     log_knee = shape[3] + log_count(logs, n)
     best, evidence, bound = -1, -np.inf, shape[NEWBORN]
     for chain in range(2):
-        # The newest forecaster ends both chains of a hull: look at it once.
         first = chain * plan[CHAIN] + 1
-        last = first + head[FIRST] - 1 if chain == 0 else first + head[SECOND] - 2
+        last = first + head[FIRST + chain] - 1
         for row in range(first, last):
             if math.isnan(before[row]):
                 before[row] = part_before(rows[row], plan, shape, symbols, totals)
@@ -266,20 +265,27 @@ def thin(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> 
 
 
 @compiled
-def append(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> bool:
-    """Add the forecaster that begins at the next observation; return False if there is no room for it."""
+def append(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray, x: int) -> bool:
+    """Add the forecaster that begins at the next observation, ``x``; return False if there is no room for it.
+
+    A start before a one is no vertex of the upper hull, and one before a zero none of the lower: the path goes on there
+    as steeply as it can. So each start goes to one of them.
+    """
     chain = plan[CHAIN]
     if plan[CANDIDATES] == HULL:
-        ones = head[COUNTS + 1]
-        zeros = head[COUNTS]
-        for side in range(2):
-            first = side * chain
-            length = hull_push(rows, head[FIRST + side], first, zeros + ones, ones, 1 - 2 * side)
-            if length == chain:
-                length = drop_crowded(rows, before, first, length, zeros + ones)
-            rows[first + length, 0], rows[first + length, 1] = zeros, ones
-            before[first + length] = np.nan
-            head[FIRST + side] = length + 1
+        zeros, ones = head[COUNTS], head[COUNTS + 1]
+        if zeros + ones == 0:
+            rows[0], rows[chain] = 0, 0
+            head[FIRST], head[SECOND] = 1, 1
+            return True
+        side = 1 - x
+        first = side * chain
+        length = hull_push(rows, head[FIRST + side], first, zeros + ones, ones, 1 - 2 * side)
+        if length == chain:
+            length = drop_crowded(rows, before, first, length, zeros + ones)
+        rows[first + length, 0], rows[first + length, 1] = zeros, ones
+        before[first + length] = np.nan
+        head[FIRST + side] = length + 1
         return True
     row = head[FIRST]
     if row == chain:
@@ -362,7 +368,7 @@ def advance(
         if streams[i] != current:
             current = streams[i]
             mine, its_rows, its_before = head[current], rows[current], before[current]
-        if not append(mine, its_rows, its_before, plan):
+        if not append(mine, its_rows, its_before, plan, x):
             return i, found
         if mine[LEFT] > 0:
             # What the anchor loses on x is the most that any evidence can grow by, its weight apart.
@@ -424,7 +430,7 @@ def climb(
     mine = head[0]
     for i in range(len(xs)):
         x = xs[i]
-        if not append(mine, rows[0], before[0], plan):
+        if not append(mine, rows[0], before[0], plan, x):
             return i
         if mine[LEFT] > 0:
             slack[0] -= math.log((mine[SEEN] + a * k) / (mine[COUNTS + x] + a))
