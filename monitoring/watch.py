@@ -317,7 +317,9 @@ class PointWatch:
 
     def _frozen_by(self) -> str:
         """What the streams are made of: another configuration needs other streams."""
-        return self.config.model_dump_json(exclude={"reward", "propensity"})
+        said = {"reactions", "min_effect"}
+        others = dict.fromkeys(("reward", "propensity", "cooldown"), True)
+        return self.config.model_dump_json(exclude={**others, **dict.fromkeys(STREAM_MONITORS, said)})
 
     @classmethod
     def load(

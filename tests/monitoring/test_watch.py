@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import SnapshotError
 from engine.records import REACTION_HOLD_PROMOTION, REACTION_RETRAIN, Alarm, Decision, Feedback
-from monitoring.config import MonitorsConfig
+from monitoring.config import MonitorsConfig, StreamMonitorConfig
 from monitoring.watch import PointWatch
 from tests.monitoring.traffic import POINT, START_MS, Changed, columns, traffic
 
@@ -156,6 +156,9 @@ def test_damaged_state_is_refused_and_another_configuration_begins_its_streams_a
     assert other.seen == 2_000
     assert other.reward is not None
     assert other.reward.seen == 2_000
+    acting = CONFIG.model_copy(update={"cooldown": 5, "delay": StreamMonitorConfig(reactions=("retrain",))})
+    same = PointWatch.load(saved, POINT, (0.0, 1.0), acting, columns)
+    assert same.allocations() == watcher.allocations()
 
 
 def test_the_budget_is_split_and_adds_up() -> None:
