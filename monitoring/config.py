@@ -116,7 +116,7 @@ class MonitorsConfig(Model):
     """The monitors of a decision point."""
 
     false_alarms_per_month: float = Field(
-        1.0, gt=0, le=1_000, description="alarms a month without a change, over all monitors of the decision point"
+        1.0, gt=0, le=1_000_000, description="alarms a month without a change, over all monitors of the decision point"
     )
     feedbacks_per_month: float | None = Field(
         None, gt=0, description="that the budget reckons with; null: at the rate of the reference window"

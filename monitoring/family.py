@@ -23,6 +23,7 @@ from monitoring.weights import AnyWeight, ShapedWeight
 
 RawColumns = Callable[[Rows, Mapping[str, Values]], dict[str, Values]]
 MakePlans = Callable[[IntArray, Mapping[str, Values], MonitorsConfig], list[Plan]]
+Window = Callable[[int], tuple[Rows, Mapping[str, Values]] | None]
 #: Monitor of the plan that takes the season out of the rewards; they have a detector of their own.
 REWARD = "reward"
 
@@ -68,6 +69,8 @@ class Family:
         False alarms a month of a monitor of so many streams: its name and their number, to that of each.
     stops
         Whether a new generation ends what was watched.
+    window
+        Returns the newest rows that a generation was trained on, and their features, if they are known.
     """
 
     config: MonitorsConfig
@@ -75,6 +78,7 @@ class Family:
     make: MakePlans
     per_month: Callable[[str, int], float]
     stops: bool
+    window: Window = lambda _: None
     generation: int = -1
     reference: Reference | None = None
     groups: list[Group] = field(default_factory=list)
@@ -92,16 +96,28 @@ class Family:
         for turn in [*turns.tolist(), len(rows)]:
             self._run(rows, raw, start, turn, sample, found)
             if turn < len(rows):
-                self._begin(int(newest[turn]))
+                self._begin(int(newest[turn]), sample)
             start = turn
         return found
 
-    def _begin(self, generation: int) -> None:
+    def _begin(self, generation: int, sample: float) -> None:
         self.generation = generation
         self.reference = Reference(self.config.warm_up, self.config.settle if self.stops else 0)
         self.tally = None
         if self.stops:
             self.groups = []
+            return
+        # A season is counted over whole periods, which a training window need not hold.
+        known = self.window(generation) if self.config.season == "none" else None
+        if known is not None:
+            rows, features = known
+            raw = self.raw(rows, features)
+            if self.reference.take(rows, raw) is not None:
+                self._complete(1.0, sample)
+                # What comes is compared with what the policy was trained on; what happened then is known.
+                self._watch(rows, raw, np.arange(len(rows)), [])
+            else:
+                self.reference = Reference(self.config.warm_up)
 
     def _run(
         self, rows: Rows, raw: dict[str, Values], start: int, stop: int, sample: float, found: list[Finding]
@@ -122,22 +138,25 @@ class Family:
                 return
             old = slice(0, taken)
             self._watch(part.take(old), {name: values[old] for name, values in part_raw.items()}, which[old], found)
-            self._complete(sample)
+            self._complete(sample, sample)
             which = which[taken:]
 
-    def _complete(self, sample: float) -> None:
-        """Go on from what has been collected: with a season from the bins to what is expected of each phase."""
+    def _complete(self, collected: float, sample: float) -> None:
+        """Go on from what has been collected: with a season from the bins to what is expected of each phase.
+
+        Both are shares of all feedback: of which the rows were collected, and which are looked at from now on.
+        """
         if self.reference is not None:
             raw = self.reference.columns()
             plans = self.make(raw.pop("time_ms").astype(np.int64), raw, self.config)
-            self._traffic(self.reference.per_month, sample)
+            self._traffic(self.reference.per_month, collected)
             self.reference = None
             if self.config.season == "none":
                 self._freeze(plans, sample)
             else:
                 self.tally = Tally(self.config, plans)
         elif self.tally is not None:
-            self._traffic(self.tally.per_month, sample)
+            self._traffic(self.tally.per_month, collected)
             plans, self.tally = self.tally.plans(), None
             self._freeze(plans, sample)
 

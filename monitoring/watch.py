@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -14,6 +14,7 @@ from engine.errors import SnapshotError
 from engine.records import Alarm, Decision, Feedback
 from monitoring.alarms import audit_alarm, change_alarm
 from monitoring.allocation import MONTH_MS, Allocation, split
+from monitoring.bins import Values
 from monitoring.budget import Budget
 from monitoring.config import STREAM_MONITORS, MonitorsConfig
 from monitoring.detector import FloatArray, IntArray
@@ -29,6 +30,8 @@ from monitoring.weights import AnyWeight, ShapedWeight
 
 #: Recomputes a decision: in words what differs, empty where nothing does, ``None`` where its policy cannot be had.
 Audit = Callable[[Decision], str | None]
+#: Returns the newest feedback that a generation was trained on.
+TrainingWindow = Callable[[int], Sequence[Feedback]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class PointWatch:
         Takes the context features out of decisions.
     audit
         Recomputes decisions.
+    window
+        Returns the newest feedback that a generation was trained on, in order; empty where it is not known.
 
     Attributes
     ----------
@@ -94,15 +99,17 @@ class PointWatch:
         config: MonitorsConfig,
         features: FeatureColumns = lambda _: {},
         audit: Audit = lambda _: None,
+        window: TrainingWindow = lambda _: (),
     ) -> None:
         self.name = name
         self.config = config
         self._range = reward_range
         self._features = features
         self._audit = audit
+        self._window = window
         self.reward = RewardMonitor(name, reward_range, config.reward) if config.reward.enabled else None
         share = partial(_per_month, config)
-        self.world = Family(config, world_raw, world_plans, share, stops=False)
+        self.world = Family(config, world_raw, world_plans, share, stops=False, window=self._trained_on)
         self.oracle = Family(config, oracle_raw, oracle_plans, share, stops=True)
         self._streams = any(getattr(config, monitor).enabled for monitor in STREAM_MONITORS)
         self.seen = 0
@@ -172,6 +179,13 @@ class PointWatch:
         for alarm in alarms:
             alarm.feedback_seen += first - before
         return alarms
+
+    def _trained_on(self, generation: int) -> tuple[Rows, Mapping[str, Values]] | None:
+        batch = self._window(generation)
+        if not batch:
+            return None
+        rows = Rows.of(batch, self._range)
+        return rows, self._features(rows.decisions.tolist())
 
     def _sampled(self, batch: Sequence[Feedback]) -> np.ndarray[Any, np.dtype[np.int64]]:
         if self.sample >= 1.0:
@@ -303,7 +317,9 @@ class PointWatch:
 
     def _frozen_by(self) -> str:
         """What the streams are made of: another configuration needs other streams."""
-        return self.config.model_dump_json(exclude={"reward", "propensity"})
+        said = {"reactions", "min_effect"}
+        others = dict.fromkeys(("reward", "propensity", "cooldown"), True)
+        return self.config.model_dump_json(exclude={**others, **dict.fromkeys(STREAM_MONITORS, said)})
 
     @classmethod
     def load(
@@ -314,13 +330,14 @@ class PointWatch:
         config: MonitorsConfig,
         features: FeatureColumns = lambda _: {},
         audit: Audit = lambda _: None,
+        window: TrainingWindow = lambda _: (),
     ) -> Self:
         """Return the monitors that ``save`` wrote.
 
         Under another configuration of the streams they begin anew; the reward goes on. Raises ``SnapshotError`` where
         the bytes are damaged, or of another decision point or reward range.
         """
-        watch = cls(name, reward_range, config, features, audit)
+        watch = cls(name, reward_range, config, features, audit, window)
         fields, arrays = decode(_KIND, data)
         try:
             watch.seen = fields["seen"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from engine.records import Alarm, Feedback, generation_of
+from engine.records import Alarm, Feedback
 from monitoring.watch import PointWatch, StreamHistory
+from streaming.feedback_window import first_at, wanted
 from streaming.intake import feedback_of
 from streaming.log import Log
 from streaming.topics import FEEDBACK
@@ -23,39 +24,15 @@ def history_of(log: Log, alarm: Alarm, watch: PointWatch, key: str) -> StreamHis
     found: list[Feedback] = []
     partitions = log.ends(FEEDBACK)
     for partition, end in partitions.items():
-        start = _first(log, partition, end, begin_ms)
+        start = max(0, first_at(log, partition, end, begin_ms) - 1)
         left = MOST // len(partitions)
         while left > 0 and (records := log.read(FEEDBACK, partition, start)):
             start = records[-1].offset + 1
             left -= len(records)
             entries = [entry for record in records if (entry := feedback_of(record)) is not None]
-            found += [entry for entry in entries if _wanted(entry, alarm.decision_point, begin_ms, end_ms)]
+            found += [entry for entry in entries if wanted(entry, alarm.decision_point, begin_ms, end_ms)]
             if records[-1].timestamp_ms > end_ms:
                 break
     found.sort(key=lambda entry: entry.decision.time_ms)
     history = watch.history(key, found) if found else None
     return history if history is not None and len(history.categories) > 1 else None
-
-
-def _wanted(entry: Feedback, point: str, begin_ms: int, end_ms: int) -> bool:
-    decision = entry.decision
-    if decision.decision_point != point or not begin_ms <= decision.time_ms <= end_ms:
-        return False
-    try:
-        generation_of(decision.policy_version)
-    except ValueError:
-        return False
-    return True
-
-
-def _first(log: Log, partition: int, end: int, time_ms: int) -> int:
-    """Return an offset before which records are older: their times grow with the offset, or nearly."""
-    low, high = 0, end
-    while low < high:
-        middle = (low + high) // 2
-        records = log.read(FEEDBACK, partition, middle, 1)
-        if records and records[0].timestamp_ms < time_ms:
-            low = middle + 1
-        else:
-            high = middle
-    return max(0, low - 1)

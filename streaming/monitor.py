@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from engine.errors import SnapshotError
 from engine.records import Alarm, Feedback, GenerationStatistics
 from monitoring.generations import GenerationLedger
-from monitoring.watch import Audit, PointWatch
+from monitoring.watch import Audit, PointWatch, TrainingWindow
 from streaming.config import DecisionPointConfig
 from streaming.feature_columns import ContextColumns
+from streaming.feedback_window import training_window
 from streaming.intake import feedback_of, parsed
 from streaming.log import Log, Message, Record, TopicPartition
 from streaming.topics import ALARMS, FEEDBACK, MONITOR, MONITOR_STATE
@@ -89,7 +90,9 @@ class MonitorRole:
 
     def _monitor(self, name: str, point: DecisionPointConfig, state: Mapping[bytes, Record]) -> PointWatch:
         saved = saved_watch(state, name)
-        settings = (name, point.reward.range, point.monitors, context_columns(point), self._audit)
+        monitors = point.monitors
+        window: TrainingWindow = lambda generation: training_window(self._log, name, generation, monitors.warm_up)  # noqa: E731
+        settings = (name, point.reward.range, monitors, context_columns(point), self._audit, window)
         if saved is not None:
             try:
                 return PointWatch.load(saved, *settings)

@@ -28,7 +28,7 @@ def ask(client: LeewayClient, seed: int, count: int, basket: float) -> None:
         for n in range(count)
     ]
     for at in range(0, count, 100):
-        client.decide_batch([decide_request("offers", context, ["a", "b"]) for context in contexts[at : at + 100]])
+        client.decide_batch([decide_request("offers", {**context}, ["a", "b"]) for context in contexts[at : at + 100]])
 
 
 def alarms(service: Service) -> list[dict[str, Any]]:

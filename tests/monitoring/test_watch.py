@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import SnapshotError
 from engine.records import REACTION_HOLD_PROMOTION, REACTION_RETRAIN, Alarm, Decision, Feedback
-from monitoring.config import MonitorsConfig
+from monitoring.config import MonitorsConfig, StreamMonitorConfig
 from monitoring.watch import PointWatch
 from tests.monitoring.traffic import POINT, START_MS, Changed, columns, traffic
 
@@ -76,6 +76,25 @@ def test_a_promotion_and_more_exploration_are_no_drift() -> None:
     assert [alarm.monitor for alarm in alarms if not alarm.explained] == []
 
 
+def test_a_generation_is_compared_with_what_it_was_trained_on() -> None:
+    """The world changes after the window of training and before the first decision of the generation."""
+    trained = list(traffic(14, 0, 1_200))
+    asked = []
+
+    def window(generation: int) -> list[Feedback]:
+        asked.append(generation)
+        return trained[-1_000:] if generation == 1 else []
+
+    watcher = PointWatch(POINT, (0.0, 1.0), CONFIG, columns, window=window)
+    alarms = feed(watcher, traffic(14, 1_500, 600, "feature", generation=1))
+    assert asked == [1]
+    assert {(alarm.monitor, alarm.stream) for alarm in alarms} == {("features", "x")}
+    assert alarms[0].count_before == pytest.approx(1_000, abs=20)
+    # Of the next one nothing is known: its first feedbacks are the reference.
+    assert feed(watcher, traffic(14, 2_100, 900, "feature", generation=2)) == []
+    assert watcher.world.reference is not None
+
+
 def test_more_traffic_is_no_drift() -> None:
     watcher = watch()
     assert feed(watcher, traffic(3, 0, 3_000)) == []
@@ -137,6 +156,9 @@ def test_damaged_state_is_refused_and_another_configuration_begins_its_streams_a
     assert other.seen == 2_000
     assert other.reward is not None
     assert other.reward.seen == 2_000
+    acting = CONFIG.model_copy(update={"cooldown": 5, "delay": StreamMonitorConfig(reactions=("retrain",))})
+    same = PointWatch.load(saved, POINT, (0.0, 1.0), acting, columns)
+    assert same.allocations() == watcher.allocations()
 
 
 def test_the_budget_is_split_and_adds_up() -> None:
@@ -231,5 +253,5 @@ def test_stationary_traffic_keeps_within_its_budget() -> None:
     """Forty points with 100 alarms allowed in the time they are watched; and none at one a month."""
     found = false_alarms(40, 8_000, 2.5)
     print(f"{found} false alarms, 100 allowed")
-    assert found <= 130
+    assert found <= 100
     assert false_alarms(40, 4_000, 3_000 / 2_592_000) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,29 @@ from engine.records import (
     Decision,
     Features,
     Feedback,
+    Generation,
     Value,
 )
 from engine.store import PolicyStore
+from streaming.alarm_tags import tag_champions
 from streaming.auditing import PolicyAudit
 from streaming.cli import main
 from streaming.config import Config, DecisionPointConfig, load_config
 from streaming.embedded import EmbeddedLog
 from streaming.feature_columns import ContextColumns
+from streaming.feedback_window import training_window
 from streaming.holds import acknowledge, read_alarms, read_holds
 from streaming.log import Message
 from streaming.monitor import MonitorRole
 from streaming.opening import open_log
 from streaming.point_learner import DISCOUNT, PointLearner
 from streaming.retrainer import RetrainerRole
-from streaming.topics import ALARMS
+from streaming.topics import ALARMS, GENERATIONS
 from tests.monitoring.traffic import POINT, START_MS, Changed, traffic
 from tests.streaming.samples import NAME, Clock, append
 from tests.streaming.samples import POINT as SAMPLE
 from tests.streaming.test_retrainer import Archive, Jobs, alarm, run
+from training.registry import RegisteredVersion
 
 OFFERS: dict[str, Any] = {
     "context": {"x": {"type": "number"}, "country": {"type": "text"}},
@@ -174,9 +178,6 @@ def test_while_an_alarm_holds_promotions_nothing_is_trained(tmp_path: Path, conf
 
 
 def test_alarms_while_a_champion_acts_are_written_to_it_once(tmp_path: Path, config: Config, log: EmbeddedLog) -> None:
-    from engine.records import Generation
-    from streaming.topics import GENERATIONS
-
     jobs, tags, clock = Jobs(), Jobs(), Clock()
     role = RetrainerRole(log, {NAME: SAMPLE}, Archive(tmp_path), jobs, clock, lambda: tags(None))
     before = Alarm(alarm_id="x", decision_point=NAME, monitor="features", detected_ms=50)
@@ -268,3 +269,51 @@ def test_the_state_of_many_streams_is_written_in_parts(
     second = MonitorRole(log, config.decision_points, clock)
     assert second.monitors[POINT].save() == first.monitors[POINT].save()
     assert len(first.monitors[POINT].save()) > 5_000
+
+
+def test_the_training_window_is_read_back_from_the_log(log: EmbeddedLog, config: Config) -> None:
+    entries = list(traffic(1, 0, 300))
+    append(log, *entries)
+    start, end = entries[50].decision.time_ms, entries[249].decision.time_ms
+    trained = Generation(decision_point=POINT, generation=1, promoted=True, window_start_ms=start, window_end_ms=end)
+    log.append([Message(GENERATIONS, POINT.encode(), trained.SerializeToString(), 0)])
+    newest = [entry.decision.decision_id for entry in training_window(log, POINT, 1, 100)]
+    assert newest == [entry.decision.decision_id for entry in entries[149:249]]  # the window's end is not part of it
+    whole = training_window(log, POINT, 1, 1_000)
+    assert whole[0].decision.time_ms == start
+    assert training_window(log, POINT, 2, 100) == []
+
+
+class Registry:
+    """Keeps tags as the registry does."""
+
+    def __init__(self) -> None:
+        self.version: dict[str, str] = {}
+        self.run: dict[str, object] = {}
+
+    def champion(self, _point: str) -> RegisteredVersion:
+        return RegisteredVersion("3", "run", "", {})
+
+    def tag(self, _point: str, version: str, key: str, value: str) -> None:
+        assert version == "3"
+        self.version[key] = value
+
+    def set_run_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
+        assert run_id == "run"
+        self.run |= tags
+
+
+def test_alarms_since_its_promotion_become_tags_of_the_champion(
+    log: EmbeddedLog, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry()
+    monkeypatch.setattr("streaming.alarm_tags.open_registry", lambda _config: registry)
+    promoted = Generation(decision_point=POINT, generation=1, promoted=True, trained_ms=100)
+    log.append([Message(GENERATIONS, POINT.encode(), promoted.SerializeToString(), 0)])
+    for name, at_ms, explained in (("old", 50, False), ("new", 150, False), ("explained", 160, True)):
+        entry = Alarm(alarm_id=name, decision_point=POINT, monitor="features", stream="x", explanation="it moved",
+                      detected_ms=at_ms, explained=explained)  # fmt: skip
+        log.append([Message(ALARMS, POINT.encode(), entry.SerializeToString(), 0)])
+    assert tag_champions(config, log) == 1
+    assert set(registry.version) == {"drift.new"} == set(registry.run)
+    assert registry.version["drift.new"].startswith("features x, ")

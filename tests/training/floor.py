@@ -62,6 +62,7 @@ class Floor:
     store: PolicyStore = field(init=False)
     ledger: MemoryLedger = field(default_factory=MemoryLedger)
     said: list[str] = field(default_factory=list)
+    holds: list[str | None] = field(default_factory=list)  # the answers about a hold, one after the other; then none
 
     def __post_init__(self) -> None:
         self.store = PolicyStore(self.directory / "policies")
@@ -93,6 +94,7 @@ class Floor:
             ledger=self.ledger,
             now_ms=past.now_ms,
             progress=self.said.append,
+            hold=lambda: self.holds.pop(0) if self.holds else None,
         )
 
     @property

@@ -149,6 +149,20 @@ def test_the_learner_goes_on_from_a_promoted_linear_policy(drifted: Past, floor:
     assert set(floor.store.versions(NAME)) == {drifted.champion.version, outcome.policy.version}
 
 
+@pytest.mark.parametrize("holds", [["alarm a holds promotions"], [None, "alarm a holds promotions"]])
+def test_while_an_alarm_holds_promotions_nothing_is_written(
+    drifted: Past, floor: Floor, holds: list[str | None]
+) -> None:
+    """The alarm may come before the training or during it."""
+    floor.holds = holds
+    outcome = floor.retrain(drifted)
+    assert outcome.exit_code is ExitCode.HELD
+    assert "alarm a holds promotions" in outcome.words
+    assert floor.ledger.generations(NAME) == []
+    assert floor.registry.champion(NAME) is None
+    assert floor.retrain(drifted).exit_code is ExitCode.PROMOTED
+
+
 def test_an_equal_policy_is_not_promoted(equal: Past, floor: Floor) -> None:
     outcome = floor.retrain(equal, BOTH, reason="schedule")
     assert outcome.exit_code == ExitCode.REFUSED
