@@ -22,10 +22,12 @@ class Commits:
 
     Examples
     --------
-    >>> commits = Commits(overlap=True)
-    >>> commits.begin(lambda: print("committed"))
+    >>> commits, committed = Commits(overlap=True), []
+    >>> commits.begin(lambda: committed.append("the first"))
+    >>> commits.begin(lambda: committed.append("the second"))
     >>> commits.finish()
-    committed
+    >>> committed
+    ['the first', 'the second']
     """
 
     def __init__(self, *, overlap: bool) -> None:

@@ -113,6 +113,8 @@ class Joiner:
         self._state = JoinState(self.pending, partition)
         self._max_closings = max_closings
         self._closings = 0
+        #: Whether as many windows were closed as fit into a step: drain it before the next input.
+        self.full = False
         self._decided_ms = -_TIME_LIMIT_MS  # the two clocks
         self._reported_ms = -_TIME_LIMIT_MS
         self._watermark = -_TIME_LIMIT_MS
@@ -125,11 +127,6 @@ class Joiner:
     def watermark_ms(self) -> int:
         """Event time up to which windows are closed."""
         return self._watermark
-
-    @property
-    def full(self) -> bool:
-        """Whether as many windows were closed as fit into a step: drain it before the next input."""
-        return self._closings >= self._max_closings
 
     @property
     def stored_bytes(self) -> int:
@@ -253,6 +250,7 @@ class Joiner:
     def drain(self) -> Effects:
         """Return what has to be written since the last call; falsy if nothing has."""
         self._closings = 0
+        self.full = False
         effects, self._effects = self._effects, Effects()
         if self._state.changed:
             effects.changes.extend(self._state.changes(self._decided_ms, self._reported_ms))
@@ -303,9 +301,9 @@ class Joiner:
 
     def _close_due(self, *, finish: bool = False) -> None:
         """Close what is due, in the order of due time and id, up to the limit of a step unless told to finish."""
-        limit = self._max_closings
+        limit, closings = self._max_closings, self._closings
         for key, entry in self.pending.due(self._watermark):
-            self._closings += 1
+            closings += 1
             if entry.decision is not None:
                 self._close(key, entry)
             else:
@@ -313,8 +311,10 @@ class Joiner:
                     self._give_up(key, entry)
                 self._state.forget(key, entry)
             # Not before: an entry that came due with the last input is the first one here, and has to be closed now.
-            if self._closings >= limit and not finish:
-                return
+            if closings >= limit and not finish:
+                break
+        self._closings = closings
+        self.full = closings >= limit
 
     def _close(self, key: bytes, entry: Entry) -> None:
         """Close the window of a decision."""

@@ -13,6 +13,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from engine.config import RewardConfig
@@ -212,13 +214,14 @@ class JoinerRole:
         is not committed.
         """
         ready = []
-        for record in records:
-            number = record.partition
-            if record.topic == DECISIONS:
-                ready.append(record)
-                self._decided_ms[number] = max(self._decided_ms.get(number, 0), record.timestamp_ms)
+        for (topic, number), group in groupby(records, itemgetter(0, 1)):  # clients give runs of one partition
+            if topic == DECISIONS:
+                decisions = list(group)
+                ready += decisions
+                latest_ms = max(record.timestamp_ms for record in decisions)
+                self._decided_ms[number] = max(self._decided_ms.get(number, 0), latest_ms)
             else:
-                self._held.setdefault(number, []).append(record)
+                self._held.setdefault(number, []).extend(group)
         for number, held in self._held.items():
             until_ms = self._decided_ms.get(number, 0)
             count = len(held)

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from engine.errors import LogError
@@ -167,9 +168,7 @@ class KafkaLog:
         """Return the partition that a message goes to; raises ``LogError`` if it can go nowhere."""
         topic, key, value, _, headers, partition = message
         partitions = self._partitions.get(topic) or self._look_up(topic)
-        size = len(key or b"") + len(value or b"")
-        for name, content in headers:
-            size += len(name) + len(content or b"")
+        size = len(key or b"") + len(value or b"") + sum(map(len, filter(None, chain.from_iterable(headers))))
         if size > self._most and (size > self._most_derived or not self._derived(topic)):
             raise LogError(
                 f"a message of {size} bytes for topic {topic!r} is larger than max_message_bytes "
