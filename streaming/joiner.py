@@ -257,9 +257,7 @@ class JoinerRole:
         assigned = {where.partition for where in self._consumer.assignment()}
         for number in self._joiners.keys() - assigned:
             self._leave(number)
-        if new := sorted(assigned - self._joiners.keys()):
-            self._commits.finish()  # of a partition that is back, nothing of its time before may be under way
-        for number in new:
+        for number in sorted(assigned - self._joiners.keys()):
             self._joiners[number] = self._restored(number)
         for joiner in self._joiners.values():
             joiner.pending.max_hot = self._max_hot // len(self._joiners)
