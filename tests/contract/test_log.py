@@ -353,7 +353,8 @@ def test_a_log_that_fences_refuses_offsets_of_a_time_before_its_member_lost_the_
     elsewhere.create(world.topics)
     other = elsewhere.consumer(world.sink, [world.input.name])
     deadline = time.monotonic() + 60.0
-    while not other.assignment():  # it reads what is not committed yet, and commits nothing either
+    # The other one reads what is not committed yet, and commits nothing either.
+    while not other.assignment() or consumer.assignment() == everything:
         assert time.monotonic() < deadline, "it does not get any partition"
         consumer.poll(timeout_s=0.05)
         other.poll(timeout_s=0.05)
