@@ -130,6 +130,7 @@ def joiner(
 
     calm_memory()  # as the product does once it is set up
     with _profiled(profile):
+        # The last windows close when all was read: then a step ends when it is committed.
         figures = _measured(step, lambda _: joined() == expected)
     # Not what the steps say: one that hands in outcomes that an earlier one has read counts them too.
     _say({**figures, "events": 2 * work.pairs * share // len(counts)})
