@@ -112,8 +112,8 @@ class JoinerRole:
         """Take what the log has next, and write what follows from it; return how many records were taken.
 
         Waits up to ``timeout_s`` for the first record. Call it again at once if it took any, and from time to time in
-        any case: windows of idle topics are closed here. Where nothing is left to be read, all is committed when it
-        returns; else the last transaction may be under way, and the next step raises its error.
+        any case: windows of idle topics are closed here. Where nothing came or is left to be read, all is committed
+        when it returns; else the last transaction may be under way, and the next step raises its error.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class JoinerRole:
                 if behind == 0 and not (where.topic == OUTCOMES and self._held.get(where.partition)):
                     self._joiners[where.partition].on_end(_SOURCES[where.topic], now_ms)
             self._write(())
-            if not any(lag.values()):
+            if not (records and any(lag.values())):
                 self._commits.finish()
         except BaseException:
             self._commits.abandon()  # what is committed must be certain before it is asked for

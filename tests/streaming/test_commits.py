@@ -227,6 +227,22 @@ def test_where_all_is_read_a_step_ends_when_it_is_committed(log: FencedLog, now_
     check(log)
 
 
+def test_a_step_that_gets_nothing_ends_when_the_one_before_is_committed(
+    log: FencedLog, role: JoinerRole, now_ms: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though more is there: of a transaction that failed one has to hear in good time."""
+    log.before = gate = Gate()
+    gate.error = LogError("the broker refuses")
+    role.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(FencedConsumer, "poll", lambda *_: [])
+        gate.open()
+        with pytest.raises(LogError, match="the broker refuses"):
+            role.step()
+    finish(role, now_ms)
+    check(log)
+
+
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_transaction_that_fails_while_the_next_records_are_read_leads_back_to_what_is_committed(
     log: FencedLog, role: JoinerRole, now_ms: list[int], step: int
