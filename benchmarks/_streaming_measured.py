@@ -27,7 +27,7 @@ from engine.records import Decision, Outcome
 from streaming.joiner import JoinerRole
 from streaming.kafka import KafkaLog, KafkaSettings
 from streaming.kafka.settings import ClientName
-from streaming.role_process import calm_collector
+from streaming.role_process import calm_memory
 from streaming.topics import DECISIONS, FEEDBACK, OUTCOMES, topics
 
 RETENTION_MS = 2**50  # events are dated in the past
@@ -128,8 +128,9 @@ def joiner(
             now_ms[0] = work.end_ms
         return taken
 
-    calm_collector()  # as the product does once it is set up
+    calm_memory()  # as the product does once it is set up
     with _profiled(profile):
+        # The last windows close when all was read: then a step ends when it is committed.
         figures = _measured(step, lambda _: joined() == expected)
     # Not what the steps say: one that hands in outcomes that an earlier one has read counts them too.
     _say({**figures, "events": 2 * work.pairs * share // len(counts)})

@@ -165,15 +165,16 @@ class Blocks:
 
         Each entry gets the number of its block. Those of similar remaining life after ``now_ms`` share one.
         """
-        groups: dict[int, list[bytes]] = {}
+        groups: dict[int, tuple[list[bytes], list[Entry]]] = {}
         for key, entry in entries.items():
             group = entry.stage << 8 | (entry.due_ms - now_ms).bit_length()
             if (members := groups.get(group)) is None:
-                groups[group] = [key]
+                groups[group] = [key], [entry]
             else:
-                members.append(key)
-        for members in groups.values():
-            for some, value in _cut(members, [entries[key] for key in members]):
+                members[0].append(key)
+                members[1].append(entry)
+        for keys, those in groups.values():
+            for some, value in _cut(keys, those):
                 number = self.next
                 self.next += 1
                 self.add(number, len(value), len(some), len(some))

@@ -47,6 +47,9 @@ class EmbeddedLog:
         can be used on when the cause is gone.
     """
 
+    #: A partition is guarded by a lock that its member holds, and by nothing when it has let go.
+    fences = False
+
     def __init__(self, directory: Path, *, fsync: bool = True) -> None:
         self._directory = directory
         self._locks = directory / "locks"

@@ -15,7 +15,8 @@ read to its end; it answers with feedback, exactly one for each decision. The ru
 - ``first`` takes the first outcome in the order of the log; later ones are surplus.
 - An outcome before its decision waits for it as long as a window of its decision point (the longest one, if it names
   none) is open. So do later outcomes for the same decision: one deadline for all.
-- Two outcomes of one id, or without id of one time and value, are one outcome, sent twice.
+- Two outcomes of one id, or without id of one time and value, are one outcome, sent twice. One whose value is out of
+  range is refused once, however often it is sent; another value with its id may come still, and counts.
 - After its window a decision is remembered for ``window + grace`` more, and as long as its outcomes would have waited
   for it, to tell late and duplicate outcomes from unknown ones.
 """
@@ -113,6 +114,8 @@ class Joiner:
         self._state = JoinState(self.pending, partition)
         self._max_closings = max_closings
         self._closings = 0
+        #: Whether as many windows were closed as fit into a step: drain it before the next input.
+        self.full = False
         self._decided_ms = -_TIME_LIMIT_MS  # the two clocks
         self._reported_ms = -_TIME_LIMIT_MS
         self._watermark = -_TIME_LIMIT_MS
@@ -125,11 +128,6 @@ class Joiner:
     def watermark_ms(self) -> int:
         """Event time up to which windows are closed."""
         return self._watermark
-
-    @property
-    def full(self) -> bool:
-        """Whether as many windows were closed as fit into a step: drain it before the next input."""
-        return self._closings >= self._max_closings
 
     @property
     def stored_bytes(self) -> int:
@@ -206,25 +204,28 @@ class Joiner:
             self._reject(DEAD_LETTER_REASON_INVALID, problem, record, entry.point if entry else outcome.decision_point)
             return
         identity = _identity(outcome)
+        if entry is not None and entry.stage != JOIN_STAGE_WAITING:
+            self._join(key, entry, time_ms, value, identity, record)
+            if self.pending.earliest_ms <= self._watermark:
+                self._close_due()
+            return
+        # Only the decision tells whether the value is out of range: another one of this id has to wait too.
+        copy = _copy(identity, value)
         if entry is None:
             config = self._points.get(outcome.decision_point)
             patience = config.window + config.grace if config else self._longest_ms
             # Not before the clock of the join: a client whose clock is slow must not lose an outcome that was only
             # read before its decision.
             entry = Entry(JOIN_STAGE_WAITING, max(time_ms, self._watermark) + patience, "", 0, None)
-            entry.see(identity)
+            entry.see(copy)
             entry.wait(record)
             self._state.add(key, entry)
-        elif identity in entry.seen:
-            self._book(entry.point or outcome.decision_point).duplicate_outcomes += 1
-        elif entry.stage == JOIN_STAGE_WAITING:
-            entry.see(identity)
+        elif copy in entry.seen:
+            self._book(outcome.decision_point).duplicate_outcomes += 1
+        else:
+            entry.see(copy)
             entry.wait(record)
             self._state.touch(key, entry)
-        else:
-            self._join(key, entry, time_ms, value, identity, record)
-            if self.pending.earliest_ms <= self._watermark:
-                self._close_due()
 
     def on_end(self, source: Source, now_ms: int) -> None:
         """Note that a topic was read to its end: all that was in it at ``now_ms`` has been handed in.
@@ -253,6 +254,7 @@ class Joiner:
     def drain(self) -> Effects:
         """Return what has to be written since the last call; falsy if nothing has."""
         self._closings = 0
+        self.full = False
         effects, self._effects = self._effects, Effects()
         if self._state.changed:
             effects.changes.extend(self._state.changes(self._decided_ms, self._reported_ms))
@@ -278,13 +280,22 @@ class Joiner:
         self._state.restore(head, changes, self._names, self._revise)
 
     def _join(self, key: bytes, entry: Entry, time_ms: int, value: float, identity: str, record: Record) -> None:
-        """Give an outcome, new and sound, to its decision."""
+        """Give a sound outcome to its decision, unless it has it."""
+        if identity in entry.seen:
+            self._book(entry.point).duplicate_outcomes += 1
+            return
         config = self._points.get(entry.point)
         if config is None:  # it was configured when the decision came
             self._reject(DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT, self._unknown(entry.point), record, entry.point)
             return
         low, high = config.range
         if config.aggregation != "sum" and not low <= value <= high:
+            copy = _copy(identity, value)
+            if copy in entry.seen:
+                self._book(entry.point).duplicate_outcomes += 1
+                return
+            entry.see(copy)
+            self._state.touch(key, entry)
             problem = f"value {value} lies outside the range [{low}, {high}] of decision point {entry.point!r}"
             self._reject(DEAD_LETTER_REASON_INVALID, problem, record, entry.point)
             return
@@ -303,9 +314,9 @@ class Joiner:
 
     def _close_due(self, *, finish: bool = False) -> None:
         """Close what is due, in the order of due time and id, up to the limit of a step unless told to finish."""
-        limit = self._max_closings
+        limit, closings = self._max_closings, self._closings
         for key, entry in self.pending.due(self._watermark):
-            self._closings += 1
+            closings += 1
             if entry.decision is not None:
                 self._close(key, entry)
             else:
@@ -313,8 +324,10 @@ class Joiner:
                     self._give_up(key, entry)
                 self._state.forget(key, entry)
             # Not before: an entry that came due with the last input is the first one here, and has to be closed now.
-            if self._closings >= limit and not finish:
-                return
+            if closings >= limit and not finish:
+                break
+        self._closings = closings
+        self.full = closings >= limit
 
     def _close(self, key: bytes, entry: Entry) -> None:
         """Close the window of a decision."""
@@ -340,10 +353,16 @@ class Joiner:
 
     def _give_up(self, key: bytes, entry: Entry) -> None:
         """Put the outcomes of an unknown decision aside."""
+        given_up = set()
         for record in entry.waiting:
+            outcome = read_outcome(record)
+            identity = _identity(outcome)
+            if identity in given_up:
+                self._book(outcome.decision_point).duplicate_outcomes += 1
+                continue
+            given_up.add(identity)
             problem = f"no decision {key.decode()!r} was seen until {entry.due_ms} ms, when its window had closed"
-            point = read_outcome(record).decision_point
-            self._reject(DEAD_LETTER_REASON_UNKNOWN_DECISION, problem, record, point)
+            self._reject(DEAD_LETTER_REASON_UNKNOWN_DECISION, problem, record, outcome.decision_point)
 
     def _revise(self, entry: Entry) -> None:
         """Close the window of a decision that was parked soon, if its point is configured again."""
@@ -387,3 +406,8 @@ class Joiner:
 def _identity(outcome: Outcome) -> str:
     # NUL sets it apart from ids that clients give; + 0.0 makes one zero of -0.0 and 0.0.
     return outcome.outcome_id or f"\0{outcome.time_ms} {outcome.value + 0.0!r}"
+
+
+def _copy(identity: str, value: float) -> str:
+    """Return what tells an outcome from those of its id with another value; it is nobody's identity."""
+    return f"\0{value + 0.0!r}\0{identity}"

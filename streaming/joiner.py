@@ -2,7 +2,9 @@
 
 What the join decides is in ``streaming.join``; here is what makes it durable. Each partition has a joiner of its own,
 whose state is the compacted topic ``join_state``. A step writes feedback, late outcomes, dead letters, changes of state
-and the offsets of what it read in one transaction, so that it has happened once or not at all.
+and the offsets of what it read in one transaction, so that it has happened once or not at all. Where there is more to
+read, that transaction is committed while the next records are read and joined (``streaming.commits``): most of a commit
+is waiting for the broker.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from engine.config import RewardConfig
@@ -18,6 +22,7 @@ from engine.records import JoinAccounting, JoinHead
 from streaming.book import total
 from streaming.changelog import HEAD_KEY, TOPIC, block_of, head_of, is_ours
 from streaming.cold import ColdTable
+from streaming.commits import Commits
 from streaming.dead_letters import dead_letter
 from streaming.effects import Effects
 from streaming.join import Joiner, Source
@@ -93,6 +98,7 @@ class JoinerRole:
         self._swap = None if swap is None else partial(ColdTable, swap)
         self._max_hot = max_hot
         self._consumer = log.consumer(JOIN, [DECISIONS, OUTCOMES])
+        self._commits = Commits(overlap=log.fences)
         self._joiners: dict[int, Joiner] = {}
         self._held: dict[int, list[Record]] = {}  # outcomes that are ahead of the decisions, by partition
         self._decided_ms: dict[int, int] = {}
@@ -106,13 +112,14 @@ class JoinerRole:
         """Take what the log has next, and write what follows from it; return how many records were taken.
 
         Waits up to ``timeout_s`` for the first record. Call it again at once if it took any, and from time to time in
-        any case: windows of idle topics are closed here.
+        any case: windows of idle topics are closed here. Where nothing came or is left to be read, all is committed
+        when it returns; else the last transaction may be under way, and the next step raises its error.
 
         Raises
         ------
         LogError
-            If the log could not be read or written, or the state does not fit on the disk. Nothing has happened
-            then; the next step does it again.
+            If the log could not be read or written, or the state does not fit on the disk. What was not committed
+            has not happened then; the next step begins again with what is committed.
         """
         try:
             self._resume()
@@ -125,7 +132,10 @@ class JoinerRole:
                 if behind == 0 and not (where.topic == OUTCOMES and self._held.get(where.partition)):
                     self._joiners[where.partition].on_end(_SOURCES[where.topic], now_ms)
             self._write(())
+            if not (records and any(lag.values())):
+                self._commits.finish()
         except BaseException:
+            self._commits.abandon()  # what is committed must be certain before it is asked for
             self._forget()  # it may be ahead of the log: the next step begins again with what is in it
             raise
         return max(len(records), len(ready))
@@ -148,9 +158,12 @@ class JoinerRole:
         return sum(joiner.undecided() for joiner in self._members().values())
 
     def close(self) -> None:
-        """Leave the group."""
-        self._consumer.close()
-        self._forget()
+        """Wait for what is under way, and leave the group; raises ``LogError`` if that failed."""
+        try:
+            self._commits.finish()
+        finally:
+            self._consumer.close()
+            self._forget()
 
     def _members(self) -> dict[int, Joiner]:
         return self._joiners.copy()  # in one piece, whatever the role's thread does
@@ -201,13 +214,14 @@ class JoinerRole:
         is not committed.
         """
         ready = []
-        for record in records:
-            number = record.partition
-            if record.topic == DECISIONS:
-                ready.append(record)
-                self._decided_ms[number] = max(self._decided_ms.get(number, 0), record.timestamp_ms)
+        for (topic, number), group in groupby(records, itemgetter(0, 1)):  # clients give runs of one partition
+            if topic == DECISIONS:
+                decisions = list(group)
+                ready += decisions
+                latest_ms = max(record.timestamp_ms for record in decisions)
+                self._decided_ms[number] = max(self._decided_ms.get(number, 0), latest_ms)
             else:
-                self._held.setdefault(number, []).append(record)
+                self._held.setdefault(number, []).extend(group)
         for number, held in self._held.items():
             until_ms = self._decided_ms.get(number, 0)
             count = len(held)
@@ -294,14 +308,17 @@ class JoinerRole:
         while again:
             effects = {number: joiner.drain() for number, joiner in self._joiners.items()}
             if any(effects.values()):  # each record that was read changes the accounting at least
-                now_ms = self._clock()
-                with self._log.transaction(JOIN) as transaction:
-                    for number, effect in effects.items():
-                        _send(transaction, number, effect, now_ms)
-                    transaction.commit_offsets(self._offsets(left))
-                self.commits += 1
-                self.skewed += sum(effect.skewed for effect in effects.values())
+                transaction = self._log.transaction(JOIN)
+                transaction.commit_offsets(self._offsets(left))  # here, where the partitions are certainly its own
+                self._commits.begin(partial(self._commit, transaction, effects, self._clock()))
             again = any(joiner.go_on() for joiner in self._joiners.values())
+
+    def _commit(self, transaction: Transaction, effects: Mapping[int, Effects], now_ms: int) -> None:
+        with transaction:
+            for number, effect in effects.items():
+                _send(transaction, number, effect, now_ms)
+        self.commits += 1
+        self.skewed += sum(effect.skewed for effect in effects.values())
 
     def _offsets(self, left: Sequence[Record]) -> dict[TopicPartition, int]:
         held = [records[0] for records in self._held.values() if records]

@@ -94,7 +94,10 @@ class Transaction(Protocol):
         """Add a record."""
 
     def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Add the offsets at which the writer's group goes on: the next ones to be read."""
+        """Add the offsets at which the writer's group goes on: the next ones to be read.
+
+        Call it on the thread that polls, with nothing polled since: who has the partitions now is who has read them.
+        """
 
     def __enter__(self) -> Self: ...
 
@@ -147,7 +150,17 @@ class Consumer(Protocol):
 
 @runtime_checkable
 class Log(Protocol):
-    """A durable log of topics."""
+    """A durable log of topics.
+
+    Attributes
+    ----------
+    fences : bool
+        Whether it refuses a transaction with offsets of a partition that its member has lost since
+        :meth:`Transaction.commit_offsets`, also if it has it back. Only then may a transaction end on another thread
+        while its writer's member polls.
+    """
+
+    fences: bool
 
     def create(self, topics: Iterable[Topic]) -> None:
         """Declare topics; existing ones must agree in partitions, compaction and writer, or ``LogError`` is raised."""

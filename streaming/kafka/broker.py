@@ -109,7 +109,8 @@ class KafkaBroker:
         with self.explained("ask for the ends of partitions"):
             while True:
                 try:
-                    found = reader.end_offsets(list(theirs), timeout_ms=self.settings.request_timeout)
+                    left_ms = max(int(1_000 * (deadline - time.monotonic())), 1)
+                    found = reader.end_offsets(list(theirs), timeout_ms=left_ms)
                     return {where: found[their] for their, where in theirs.items()}
                 except KeyError as error:
                     # kafka-python 3.0 leaves out, in silence, partitions whose leader it does not know yet.
@@ -127,7 +128,11 @@ class KafkaBroker:
         return {self.ours(their): offset.offset for their, offset in found.items()}
 
     def await_stable(self, targets: Mapping[TopicPartition, int], timeout_s: float) -> bool:
-        """Wait until everything before each target is decided and can be read; false if that takes too long."""
+        """Wait until everything before each target is decided and can be read; false if that takes too long.
+
+        The last question for it may take ``request_timeout`` more. When a broker was killed, it may be false for as
+        long as it takes to start again and, where a producer has died too, until its transaction has timed out.
+        """
         deadline = time.monotonic() + timeout_s
         pause = 0.001
         while targets:

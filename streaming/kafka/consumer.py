@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from streaming.kafka.log import KafkaLog
 
 #: A poll looks so often whether it was closed.
-_SLICE_S = 0.2
+_SLICE_S = 0.5
+#: So long the broker holds back the answer to a fetch where there is nothing; each one costs an idle process about a
+#: millisecond. A record that comes is answered at once; what is assigned anew waits for the fetch before it.
+_FETCH_WAIT_MS = 500
 #: A transaction that is open longer is waited for in the next poll.
 _ANSWER_MS = 500
 
@@ -64,7 +67,7 @@ class KafkaConsumer:
                 session_timeout_ms=settings.session_timeout,
                 heartbeat_interval_ms=settings.heartbeat_interval,
                 max_poll_interval_ms=settings.max_poll_interval,
-                fetch_max_wait_ms=100,
+                fetch_max_wait_ms=_FETCH_WAIT_MS,
                 **settings.consumer(),
             )
             remember_joins(self._kafka)

@@ -191,7 +191,7 @@ class LibrdkafkaConsumer:
             self._take_over(timeout_s)
         return [each for each in records if TopicPartition(each.topic, each.partition) in self._positions], lost
 
-    def _taken(self, messages: Iterable[confluent_kafka.Message]) -> list[Record]:
+    def _taken(self, messages: Sequence[confluent_kafka.Message]) -> list[Record]:
         """Return the records among what the library gave, and move the positions after them."""
         found = sort(messages, self._topics)
         # Expelled for not having polled, it hears of that beside. Other errors come out after what came with them.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
@@ -38,11 +38,10 @@ class Headers(Sequence[Header]):
     then the message is kept, which has copies of its own of the headers, key and value: it holds no buffer back.
     """
 
-    __slots__ = ("_message", "_read")
+    __slots__ = ("_source",)
 
     def __init__(self, message: Any) -> None:
-        self._message = message
-        self._read: tuple[Header, ...] | None = None
+        self._source = message  # or the headers, when they were read
 
     @overload
     def __getitem__(self, index: int) -> Header: ...
@@ -64,29 +63,36 @@ class Headers(Sequence[Header]):
         return repr(self._tuple())
 
     def _tuple(self) -> tuple[Header, ...]:
-        read = self._read
-        if read is None:
-            read = self._read = tuple(self._message.headers() or ())
-            self._message = None
+        source = self._source
+        if isinstance(source, tuple):
+            return source
+        read: tuple[Header, ...] = tuple(source.headers() or ())
+        self._source = read
         return read
 
 
-def sort(messages: Iterable[Message], topics: Mapping[str, str]) -> Found:
+def sort(messages: Sequence[Message], topics: Mapping[str, str]) -> Found:
     """Return what the library gave in our words; ``topics`` are our names of topics by those of the cluster."""
-    records: list[Record] = []
-    add = records.append
-    ends: dict[Any, int] = {}
+    errors: list[Any] = [message for message in messages if message.error() is not None]
+    sound: Sequence[Any] = [message for message in messages if message.error() is None] if errors else messages
+    new = tuple.__new__  # what Record(...) comes to, without a call of Python for each
+    records = [
+        new(
+            Record,
+            (
+                topics[each.topic()], each.partition(), each.offset(), each.timestamp()[1], each.key(), each.value(),
+                Headers(each),
+            ),
+        )
+        for each in sound
+    ]  # fmt: skip
+    # Each partition in order, the last record of one counts.
+    positions = {TopicPartition(*where): offset + 1 for where, offset in {r[:2]: r[2] for r in records}.items()}
     failed = None
-    message: Any  # of which some attributes are optional to the type checker, and never missing
-    for message in messages:
-        topic, partition, offset = message.topic(), message.partition(), message.offset()
-        error = message.error()
-        if error is None:
-            ends[topic, partition] = offset + 1
-            time_ms = message.timestamp()[1]
-            add(Record(topics[topic], partition, offset, time_ms, message.key(), message.value(), Headers(message)))
-        elif error.code() == KafkaError._PARTITION_EOF:
-            ends[topic, partition] = offset
+    for message in errors:
+        if message.error().code() == KafkaError._PARTITION_EOF:
+            where = TopicPartition(topics[message.topic()], message.partition())
+            positions[where] = max(positions.get(where, 0), message.offset())
         else:
-            failed = error
-    return Found(records, {TopicPartition(topics[topic], number): end for (topic, number), end in ends.items()}, failed)
+            failed = message.error()
+    return Found(records, positions, failed)

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from engine.errors import LogError
@@ -41,6 +42,9 @@ class KafkaLog:
     LogError
         By any method, when the broker is away or refuses. The log can be used on when the cause is gone.
     """
+
+    #: The broker knows the generation of the group by which a transaction was made.
+    fences = True
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
@@ -164,9 +168,7 @@ class KafkaLog:
         """Return the partition that a message goes to; raises ``LogError`` if it can go nowhere."""
         topic, key, value, _, headers, partition = message
         partitions = self._partitions.get(topic) or self._look_up(topic)
-        size = len(key or b"") + len(value or b"")
-        for name, content in headers:
-            size += len(name) + len(content or b"")
+        size = len(key or b"") + len(value or b"") + sum(map(len, filter(None, chain.from_iterable(headers))))
         if size > self._most and (size > self._most_derived or not self._derived(topic)):
             raise LogError(
                 f"a message of {size} bytes for topic {topic!r} is larger than max_message_bytes "
@@ -189,13 +191,30 @@ class KafkaLog:
             raise LogError(f"topic {topic!r} was not declared to this log, so its writer is not known; create it first")
         return declared.writer
 
-    def commit(self, writer: str, messages: Sequence[Placed], offsets: Mapping[TopicPartition, int]) -> None:
-        """Commit a transaction of a writer: messages and offsets, together."""
+    def member(self, writer: str, offsets: Mapping[TopicPartition, int]) -> Any:
+        """Return who has read up to the offsets; ``None`` if nobody here reads in that group."""
         with self._guard:
             members = list(self._consumers.get(writer, ()))
+        for consumer in members:
+            if consumer.assignment() >= offsets.keys():
+                return consumer.member()
+        if not members:
+            return None
+        with self._guard:
+            self._aborts[writer] += 1
+        raise LogError(
+            f"this member of group {writer!r} has lost partitions that it had read; nothing is written; poll, and go "
+            "on from what is committed"
+        )
+
+    def commit(
+        self, writer: str, messages: Sequence[Placed], offsets: Mapping[TopicPartition, int], member: Any
+    ) -> None:
+        """Commit a transaction of a writer: messages and offsets, together; ``member`` has read up to them."""
+        with self._guard:
             self._offsets.setdefault(writer, set()).update(offsets)
         try:
-            ends = self._writer(writer).commit(messages, offsets, self._member(writer, members, offsets))
+            ends = self._writer(writer).commit(messages, offsets, member)
         except LogError:
             with self._guard:
                 self._aborts[writer] += 1
@@ -248,18 +267,6 @@ class KafkaLog:
         """Return how many transactions of a writer did not commit, for whatever reason."""
         with self._guard:
             return self._aborts[writer]
-
-    def _member(self, writer: str, members: Sequence[Member], offsets: Mapping[TopicPartition, int]) -> Any:
-        """Return who has read up to the offsets; ``None`` if there are none, or nobody here reads in that group."""
-        if not offsets or not members:
-            return None
-        for consumer in members:
-            if consumer.assignment() >= offsets.keys():
-                return consumer.member()
-        raise LogError(
-            f"this member of group {writer!r} has lost partitions that it had read; nothing is written; poll, and go "
-            "on from what is committed"
-        )
 
     def _writer(self, name: str) -> Writer:
         with self._guard:

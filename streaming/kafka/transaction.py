@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from engine.errors import LogError
 from streaming.kafka.seam import Placed
@@ -26,6 +26,7 @@ class KafkaTransaction:
         self._writer = writer
         self._messages: list[Placed] = []
         self._offsets: dict[TopicPartition, int] = {}
+        self._member: Any = None
         self._owned: set[str] = set()  # topics that were looked at
 
     def send(self, message: Message) -> None:
@@ -35,8 +36,13 @@ class KafkaTransaction:
         self._messages.append((self._log.place(message), message))
 
     def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Add the offsets at which the writer's group goes on."""
+        """Add the offsets at which the writer's group goes on.
+
+        Raises ``LogError`` if its member here has lost some of their partitions. If it loses them from here on, also if
+        they come back to it, the broker refuses the transaction: it is that of the member's generation of now.
+        """
         self._offsets.update(offsets)
+        self._member = self._log.member(self._writer, self._offsets)
 
     def __enter__(self) -> Self:
         return self
@@ -45,7 +51,7 @@ class KafkaTransaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None and (self._messages or self._offsets):
-            self._log.commit(self._writer, self._messages, self._offsets)
+            self._log.commit(self._writer, self._messages, self._offsets, self._member)
 
     def _check_owner(self, topic: str) -> None:
         owner = self._log.owner(topic)

@@ -339,6 +339,40 @@ def test_a_transaction_holds_output_state_and_offsets(world: World) -> None:
     assert {where: committed.get(where) for where in consumer.position()} == consumer.position()
 
 
+def test_a_log_that_fences_refuses_offsets_of_a_time_before_its_member_lost_the_partitions(world: World) -> None:
+    """Also when the member has them back by then: another one may have read from there."""
+    if not world.log.fences:
+        pytest.skip("this log does not say so")
+    world.feed(20)
+    consumer = world.consumer()
+    collect([consumer], 20)
+    everything = set(consumer.assignment())
+    late = world.log.transaction(world.sink)
+    late.commit_offsets(consumer.position())
+    elsewhere = world.open()
+    elsewhere.create(world.topics)
+    other = elsewhere.consumer(world.sink, [world.input.name])
+    deadline = time.monotonic() + 60.0
+    # The other one reads what is not committed yet, and commits nothing either.
+    while not other.assignment() or consumer.assignment() == everything:
+        assert time.monotonic() < deadline, "it does not get any partition"
+        consumer.poll(timeout_s=0.05)
+        other.poll(timeout_s=0.05)
+    other.close()
+    while consumer.assignment() != everything:
+        assert time.monotonic() < deadline, "it does not get its partitions back"
+        consumer.poll(timeout_s=0.05)
+
+    def commit() -> None:
+        with late:
+            late.send(Message(world.output.name, b"k", b"v", 0))
+
+    with pytest.raises(LogError, match="another member of the group"):
+        commit()
+    assert world.contents(world.output) == []
+    assert world.log.committed(world.sink) == {}
+
+
 def test_a_failed_transaction_leaves_nothing(world: World) -> None:
     world.feed(20)
     consumer = world.consumer()

@@ -175,6 +175,18 @@ def test_minus_zero_is_zero() -> None:
     assert counts(joiner, "last").duplicate_outcomes == 1
 
 
+@pytest.mark.parametrize("early", range(4))
+def test_an_outcome_out_of_range_is_refused_once_and_one_put_right_counts(early: int) -> None:
+    """However many of them are read before their decision."""
+    joiner = Joiner(POINTS)
+    outcomes = [outcome(7.0, outcome_id="x"), outcome(7.0, outcome_id="x"), outcome(0.5, outcome_id="x")]
+    effects = feed(joiner, *outcomes[:early], decision(), *outcomes[early:], *ends(2_000))
+    assert [reason for reason, _, _ in effects.rejected] == [DEAD_LETTER_REASON_INVALID]
+    assert [(f.reward, f.outcomes) for f in effects.feedback] == [(0.5, 1)]
+    sums = total(joiner)
+    assert (sums["dead_letters"], sums["duplicate_outcomes"]) == (1, 1)
+
+
 def test_a_late_outcome_is_kept_and_its_copy_is_a_duplicate() -> None:
     joiner = Joiner(POINTS)
     effects = feed(joiner, decision(), *ends(1_110), outcome(0.25), outcome(0.25))
@@ -308,6 +320,7 @@ class Known:
     deadline: int = 0  # when outcomes that wait are given up
     counted: list[Outcome] = field(default_factory=list)
     copies_of: list[Outcome] = field(default_factory=list)  # every outcome that was taken, in any way
+    refused: list[Outcome] = field(default_factory=list)  # those out of range
     closed_at: int | None = None
 
 
@@ -377,12 +390,12 @@ class Reference:
             )
             self.known[item.decision_id] = Known(deadline=int(max(item.time_ms, self.now()) + patience))
         known = self.known[item.decision_id]
-        if any(self.same(item, other) for other in known.copies_of):
-            self.tally["duplicate_outcomes"] += 1
-        elif known.decision is None:
-            known.copies_of.append(item)
-        else:
+        if known.decision is not None:
             self.judge(known, item)
+        elif any(self.same(item, other) and item.value == other.value for other in known.copies_of):
+            self.tally["duplicate_outcomes"] += 1
+        else:
+            known.copies_of.append(item)
 
     @staticmethod
     def same(one: Outcome, other: Outcome) -> bool:
@@ -393,7 +406,14 @@ class Reference:
     def judge(self, known: Known, item: Outcome) -> None:
         assert known.decision is not None
         config = self.points[known.decision.decision_point]
+        if any(self.same(item, other) for other in known.copies_of):
+            self.tally["duplicate_outcomes"] += 1
+            return
         if config.aggregation != "sum" and not config.range[0] <= item.value <= config.range[1]:
+            if any(self.same(item, other) and item.value == other.value for other in known.refused):
+                self.tally["duplicate_outcomes"] += 1
+                return
+            known.refused.append(item)
             self.rejected.append((DEAD_LETTER_REASON_INVALID, item.decision_id))
             return
         known.copies_of.append(item)
@@ -427,7 +447,11 @@ class Reference:
     def close(self, key: str) -> None:
         known = self.known[key]
         if known.decision is None:
-            self.rejected += [(DEAD_LETTER_REASON_UNKNOWN_DECISION, key) for _ in known.copies_of]
+            for index, item in enumerate(known.copies_of):
+                if any(self.same(item, other) for other in known.copies_of[:index]):
+                    self.tally["duplicate_outcomes"] += 1
+                else:
+                    self.rejected.append((DEAD_LETTER_REASON_UNKNOWN_DECISION, key))
         if known.decision is None or known.closed_at is not None:
             del self.known[key]
             return

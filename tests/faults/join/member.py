@@ -11,8 +11,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 
 from pydantic import BaseModel
 
@@ -20,9 +20,8 @@ from engine.errors import LogError
 from streaming.joiner import JoinerRole
 from streaming.kafka import KafkaLog
 from streaming.kafka.settings import KafkaSettings
-from streaming.log import Log, Message
+from streaming.kafka.transaction import KafkaTransaction
 from streaming.topics import topics
-from tests.faults.join.intercepted import Offsets, at_once, intercepted
 from tests.faults.join.workload import POINTS
 
 RETRY_S = 0.2
@@ -42,7 +41,7 @@ class Orders(BaseModel):
 
 def open_log(settings: KafkaSettings, partitions: int) -> KafkaLog:
     """Return the log with all topics of Leeway in it."""
-    log = KafkaLog(settings)
+    log = TellingLog(settings)
     try:
         log.create(topics(partitions, FOR_EVER))
     except LogError:
@@ -62,17 +61,29 @@ def tell(text: str) -> None:
     print(text, flush=True)
 
 
-def commit(log: Log, writer: str, messages: Sequence[Message], offsets: Offsets) -> None:
-    tell("writing")
-    at_once(log, writer, messages, offsets)
-    tell("written")
+class TellingTransaction(KafkaTransaction):
+    """Says when it begins to commit, and when it has."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        tell("writing")
+        super().__exit__(kind, error, trace)
+        tell("written")
+
+
+class TellingLog(KafkaLog):
+    """A log that says when it commits."""
+
+    def transaction(self, writer: str) -> TellingTransaction:
+        return TellingTransaction(self, writer)
 
 
 def work(orders: Orders, stopped: threading.Event) -> None:
     """Join until told to stop; whatever the log does."""
     log = open_log(orders.log, orders.partitions)
     try:
-        role = JoinerRole(intercepted(log, commit), POINTS, lambda: int(orders.clock.read_text()), batch=orders.batch)
+        role = JoinerRole(log, POINTS, lambda: int(orders.clock.read_text()), batch=orders.batch)
         while not stopped.is_set():
             try:
                 role.step(WAIT_S)

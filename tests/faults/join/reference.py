@@ -139,7 +139,11 @@ class _Batch:
             decision, _ = self._made[outcome.decision_id]
             config = self._points[decision.decision_point]
             if config.aggregation != "sum" and not config.range[0] <= outcome.value <= config.range[1]:
-                self._reject(record, DEAD_LETTER_REASON_INVALID)
+                if (identity, outcome.value) in told:
+                    self.answer.books[""]["duplicate_outcomes"] += 1
+                else:
+                    told.add((identity, outcome.value))
+                    self._reject(record, DEAD_LETTER_REASON_INVALID)
             else:
                 told.add(identity)
                 self._give(decision, outcome, record)

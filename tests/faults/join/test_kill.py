@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,15 @@ TRIALS = [
 ]
 
 
+def listens(address: str) -> bool:
+    host, port = address.split(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
 @pytest.mark.kafka
 @pytest.mark.parametrize(("client", "size"), TRIALS)
 def test_the_join_on_kafka_is_that_of_the_batch(
@@ -54,6 +65,8 @@ def test_the_join_on_kafka_is_that_of_the_batch(
     def kill_and_start() -> None:
         (pid,) = tmp_path.glob("cluster-of-1/node-1/pid")
         os.kill(int(pid.read_text()), signal.SIGKILL)
+        while listens(address):  # it takes a moment to end, and its port is taken as long
+            time.sleep(0.01)
         kafka_sh("start")
 
     breakdowns = {0.45: kill_and_start} if size is SHORT else {0.45: stop_and_start, 0.8: kill_and_start}

@@ -18,9 +18,6 @@ the join is the smaller of two such clocks, thus not after *a* either. Therefore
 - a decision that arrives after its outcomes is read before their patience (``window + grace`` at least) is over;
 - what is late arrives before ``decision + 2 * (window + grace)``, and so does each repetition of a decision or an
   outcome: it is read while its decision is remembered, and is late or a duplicate, not unknown.
-
-What could depend on the order all the same is left out: outcomes out of range come once (a second one of the same id
-is a duplicate while it waits for its decision, and a dead letter of its own afterwards).
 """
 
 from __future__ import annotations
@@ -174,7 +171,8 @@ class _Source:
             case 6 if config.aggregation != "sum":
                 low, high = config.range
                 outcome.value = rng.choice((low - 0.001, high + 0.001, -1e6, 1e6))
-                self._send(outcome, decision.time_ms)
+                for _ in range(rng.randint(1, 2)):
+                    self._send(outcome, decision.time_ms)
             case 7:
                 outcome.value = rng.choice((float("nan"), float("inf"), -1e101))
                 self._arrive(time_ms, message_of(outcome))
