@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from engine.config import DecisionPoint
 from engine.exploration import Exploration, make_exploration
 from engine.features import Encoded, Encoder
-from engine.oracles import EnsembleOracle, LinearLearner, Oracle, UncertainOracle, predict
+from engine.oracles import EnsembleOracle, Oracle, UncertainOracle, make_learner, predict
 from engine.prediction import Part, Prediction
 from engine.records import policy_version
 
@@ -157,5 +157,5 @@ def uniform_pmf(available: NDArray[np.bool_]) -> Float64:
 
 def initial_policy(name: str, point: DecisionPoint, created_ms: int, generation: int = 0) -> Policy:
     """Return a policy that has learned nothing yet, so that it explores uniformly."""
-    oracle = LinearLearner(Encoder(point).width).oracle()
+    oracle = make_learner(point).oracle()
     return Policy(name, point, (), oracle, generation, update=0, learned=0, created_ms=created_ms)

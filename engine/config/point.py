@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
-from engine.config.oracle import LinearOracleConfig
+from engine.config.oracle import LinearOracleConfig, OracleConfig
 from engine.prediction import Part
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
@@ -77,7 +77,7 @@ GIVES: dict[str, frozenset[Part]] = {
 class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
-    oracle: LinearOracleConfig = LinearOracleConfig()
+    oracle: OracleConfig = LinearOracleConfig()
     exploration: ExplorationConfig = SquareCBConfig()
     publish_interval: Milliseconds = Field(1_000, ge=50, description="time between published policies")
     drift_exploration: float = Field(

@@ -1,25 +1,46 @@
-"""Oracles, one a file. A new one is a file and a line in ``ORACLES``."""
+"""Oracles, one a file. A new one is a file, a line in ``ORACLES`` and, if it learns online, one in ``LEARNERS``."""
 
 from __future__ import annotations
 
-from engine.oracles.base import Arrays, EnsembleOracle, Learner, Oracle, UncertainOracle, predict
+from engine.oracles.base import Arrays, EnsembleOracle, Learner, Oracle, StoredOracle, UncertainOracle, predict
+from engine.oracles.columns import Columns
+from engine.oracles.learners import LEARNERS, learner_of, make_learner
 from engine.oracles.lightgbm import LightGBMOracle
 from engine.oracles.linear import LinearLearner, LinearOracle
+from engine.oracles.online import (
+    OnlineLinearLearner,
+    OnlineLinearOracle,
+    OnlineLogisticLearner,
+    OnlineLogisticOracle,
+)
+from engine.oracles.recursive_ridge import RecursiveRidgeLearner, RecursiveRidgeOracle
 
 __all__ = [
+    "LEARNERS",
     "ORACLES",
     "Arrays",
+    "Columns",
     "EnsembleOracle",
     "Learner",
     "LightGBMOracle",
     "LinearLearner",
     "LinearOracle",
+    "OnlineLinearLearner",
+    "OnlineLinearOracle",
+    "OnlineLogisticLearner",
+    "OnlineLogisticOracle",
     "Oracle",
+    "RecursiveRidgeLearner",
+    "RecursiveRidgeOracle",
+    "StoredOracle",
     "UncertainOracle",
+    "learner_of",
+    "make_learner",
     "predict",
 ]
 
-ORACLES: dict[str, type[Oracle]] = {
-    LinearOracle.kind: LinearOracle,
-    LightGBMOracle.kind: LightGBMOracle,
+#: What policies in files may hold, by kind.
+ORACLES: dict[str, type[StoredOracle]] = {
+    oracle.kind: oracle
+    for oracle in (LinearOracle, LightGBMOracle, OnlineLinearOracle, OnlineLogisticOracle, RecursiveRidgeOracle)
 }

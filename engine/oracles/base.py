@@ -17,9 +17,11 @@ Arrays = Mapping[str, NDArray[np.generic]]
 
 
 class Oracle(Protocol):
-    """A fitted, immutable regressor; safe to be asked by many threads at once."""
+    """A fitted regressor. What ``Learner.oracle`` returns never changes: many threads may ask it at once."""
 
-    kind: ClassVar[str]
+    @property
+    def kind(self) -> str:
+        """Its name in the configuration and in files."""
 
     def predict(self, X: Float32, codes: Int64) -> Float64:
         """Return the expected reward of each row.
@@ -35,9 +37,13 @@ class Oracle(Protocol):
     def arrays(self) -> Arrays:
         """Return everything that the oracle is, as arrays without Python objects."""
 
+
+class StoredOracle(Oracle, Protocol):
+    """A kind of oracle that files hold."""
+
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Oracle:
-        """Build it again from ``arrays``, bit for bit."""
+        """Build it again from ``arrays``, bit for bit; raises ``ValueError`` where they do not fit each other."""
 
 
 @runtime_checkable
@@ -63,15 +69,16 @@ class Learner(Protocol):
     ----------
     kind
         That of the oracle.
-    vocabulary
-        Ids of the actions with codes 1, 2, ... so far.
     learned
         Number of feedbacks so far.
     """
 
     kind: ClassVar[str]
-    vocabulary: list[str]
     learned: int
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """Ids of the actions with codes 1, 2, ... so far."""
 
     @property
     def width(self) -> int:
@@ -94,12 +101,42 @@ class Learner(Protocol):
     def oracle(self) -> Oracle:
         """Return what has been learned, as an oracle that no longer changes."""
 
+    def live(self) -> Oracle:
+        """Return an oracle that follows what is learned, without a copy.
+
+        For loops that decide and learn in one thread, such as simulations: it always predicts as ``oracle()`` at that
+        moment would, and the one call is enough. It must never be published, nor asked by another thread.
+        """
+
     def arrays(self) -> Arrays:
         """Return the statistics, from which ``from_arrays`` goes on as if nothing had happened."""
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Learner:
         """Build it again from ``arrays``; raises ``ValueError`` where they do not fit each other."""
+
+
+def batch(
+    X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None, width: int
+) -> tuple[Float32, Float64, Float64]:
+    """Return the rows, rewards and weights of a batch as contiguous arrays; raises ``ValueError`` naming what is wrong.
+
+    Weights are 1 where there are none; they must be finite and not negative.
+    """
+    count = len(actions)
+    rows = np.ascontiguousarray(X, dtype=np.float32)
+    targets = np.ascontiguousarray(rewards, dtype=np.float64)
+    w = np.ones(count) if weights is None else np.ascontiguousarray(weights, dtype=np.float64)
+    if rows.shape != (count, width) or targets.shape != (count,) or w.shape != (count,):
+        raise ValueError(
+            f"X {rows.shape}, rewards {targets.shape} and weights {w.shape} do not fit {count} actions of width {width}"
+        )
+    # A sum that is finite has no summand that is not; only where it is not is it looked at closely.
+    if not np.isfinite(targets.sum()) and not np.isfinite(targets).all():
+        raise ValueError(f"rewards[{int(np.argmin(np.isfinite(targets)))}] is not finite")
+    if count and not (w.min() >= 0.0 and w.max() < np.inf):
+        raise ValueError(f"weights must be finite and not negative, got {w.min()} to {w.max()}")
+    return rows, targets, w
 
 
 def _with_std(oracle: Oracle, X: Float32, codes: Int64) -> Prediction:

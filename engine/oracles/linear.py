@@ -9,8 +9,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.config.oracle import LinearOracleConfig
 from engine.features import Float32
 from engine.oracles.base import Arrays
+from engine.oracles.columns import Columns
+from engine.oracles.following import Following
+from engine.oracles.ridge_solve import penalties, solve
 
 Float64 = NDArray[np.float64]
 
@@ -100,6 +104,11 @@ class LinearLearner:
         self._A = np.zeros((1, width + 1, width + 1))
         self._b = np.zeros((1, width + 1))
 
+    @classmethod
+    def from_config(cls, config: LinearOracleConfig, columns: Columns) -> LinearLearner:
+        """Build it from ``policy.oracle``."""
+        return cls(columns.width, ridge=config.ridge, forgetting=config.forgetting, max_actions=config.max_actions)
+
     @property
     def width(self) -> int:
         """Columns of X."""
@@ -152,13 +161,16 @@ class LinearLearner:
 
     def oracle(self) -> LinearOracle:
         """Return what has been learned, as an oracle that no longer changes."""
-        penalty = self.ridge * np.eye(self.width + 1)
-        shared = np.linalg.solve(self._A[0] + penalty, self._b[0])
+        shared = solve(self._A[0], self._b[0], penalties(self._A[0], self.ridge))
         theta = np.tile(shared, (len(self._b), 1))
         if len(theta) > 1:
             A, b = self._A[1:], self._b[1:]
-            theta[1:] += np.linalg.solve(A + penalty, (b - A @ shared)[..., None])[..., 0]
+            theta[1:] += solve(A, b - A @ shared, penalties(A, self.ridge))
         return LinearOracle(theta)
+
+    def live(self) -> Following:
+        """Return an oracle that follows what is learned; see ``Learner.live``."""
+        return Following(self)
 
     def arrays(self) -> Arrays:
         """Return the statistics, from which ``from_arrays`` goes on as if nothing had happened."""
