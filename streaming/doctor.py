@@ -274,7 +274,7 @@ def _policy(config: Config, log: Log, name: str, now_ms: int) -> Iterator[Findin
         yield Finding(
             Level.PROBLEM, subject, f"{words}; there is feedback and nothing is learned: see whether `work` runs"
         )
-    elif policy.oracle.kind == "linear" and newest - policy.created_ms > 5 * MINUTE:
+    elif policy.oracle.kind != "lightgbm" and newest - policy.created_ms > 5 * MINUTE:
         yield Finding(
             Level.PROBLEM, subject, f"{words}; feedback has come since and was not learned: see `work`'s messages"
         )

@@ -15,7 +15,7 @@ import numpy as np
 from engine.config import DecisionPoint
 from engine.errors import SnapshotError
 from engine.features import same_columns
-from engine.oracles import LinearLearner, LinearOracle
+from engine.oracles import STORED, LightGBMOracle
 from engine.records import Alarm, Feedback, Generation, generation_of
 from engine.store import PolicyStore, write_atomically
 from streaming.intake import feedback_of, parsed
@@ -124,6 +124,7 @@ class LearnerRole:
                 "version": learner.policy.version,
                 "after_ms": learner.after_ms,
                 "exploring": learner.exploring,
+                "learner": None if learner.learner is None else learner.learner.kind,
             }
             self._store.save(learner.policy)
             if learner.learner is not None:
@@ -203,8 +204,9 @@ class LearnerRole:
             if not same_columns(policy.point, learner.point):
                 raise SnapshotError(f"{policy.version} was trained for other features than are configured now")
             statistics = None
-            if policy.oracle.kind == LinearOracle.kind:
-                path = learner_path(self._store, learner.name, policy.version)
+            path = learner_path(self._store, learner.name, policy.version)
+            # LightGBM comes from training alone, or with a learner of trees; all others are learned online.
+            if policy.oracle.kind != LightGBMOracle.kind or path.exists():
                 statistics = read_learner(path)
                 if statistics.width != policy.encoder.width:
                     raise SnapshotError(f"{path}: has {statistics.width} columns, not {policy.encoder.width}")
@@ -266,5 +268,12 @@ class LearnerRole:
             # Generations are never counted backwards: the ledger and the registry go on from the one before.
             return PointLearner.fresh(name, point, self._clock(), generation_of(version))
         mine = {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
-        learner = LinearLearner.from_arrays(mine) if mine else None
+        if policy.point.policy.oracle.kind != point.policy.oracle.kind:
+            logger.warning(
+                "%s: policy.oracle.kind is %s now, which cannot go on from what %s had learned; starting afresh",
+                name, point.policy.oracle.kind, policy.point.policy.oracle.kind,
+            )  # fmt: skip
+            return PointLearner.fresh(name, point, self._clock(), generation_of(version))
+        # A checkpoint that does not name the kind is from the time when there was one.
+        learner = STORED[state.get("learner") or "linear"].from_arrays(mine) if mine else None
         return PointLearner(name, point, policy, learner, state["after_ms"], state["exploring"])

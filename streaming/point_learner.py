@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.config import DecisionPoint
 from engine.errors import InvalidRequest
-from engine.features import Encoder
-from engine.oracles import LinearLearner
+from engine.features import Encoder, Float32
+from engine.oracles import Learner, learn_events, make_learner
+from engine.oracles.events import EventLearner, Events
 from engine.policy import Policy, initial_policy
 from engine.records import Alarm, Feedback
 from streaming.intake import place
@@ -23,7 +25,7 @@ logger = logging.getLogger(__name__)
 class PointLearner:
     """What is learned of one decision point, and the policy that comes of it.
 
-    A generation with a linear oracle goes on learning; one with any other oracle serves as it was trained until
+    A generation whose oracle learns online goes on learning; any other serves as it was trained until
     the next generation. After an alarm that calls for retraining the policy explores uniformly with the share of the
     reward that was lost (at most ``policy.drift_exploration``): the oracle has been shown wrong, a new generation needs
     data on every action, and this costs at most what the drift itself costs. The next promotion ends it.
@@ -47,7 +49,7 @@ class PointLearner:
         name: str,
         point: DecisionPoint,
         policy: Policy,
-        learner: LinearLearner | None,
+        learner: Learner | None,
         after_ms: int = 0,
         exploring: int = 0,
     ) -> None:
@@ -66,11 +68,7 @@ class PointLearner:
     @classmethod
     def fresh(cls, name: str, point: DecisionPoint, now_ms: int, generation: int = 0) -> PointLearner:
         """Start with nothing learned."""
-        oracle = point.policy.oracle
-        learner = LinearLearner(
-            Encoder(point).width, ridge=oracle.ridge, forgetting=oracle.forgetting, max_actions=oracle.max_actions
-        )
-        return cls(name, point, initial_policy(name, point, now_ms, generation), learner)
+        return cls(name, point, initial_policy(name, point, now_ms, generation), make_learner(point))
 
     def learn(self, batch: Sequence[tuple[Record, Feedback]]) -> int:
         """Learn from feedback and return how many of it could be used; what does not fit the schema is passed over."""
@@ -79,9 +77,13 @@ class PointLearner:
             self._another_share |= not self.exploring
         if self.learner is None:
             return 0
-        X = np.zeros((len(batch), self._encoder.width), dtype=np.float32)
+        whole = isinstance(self.learner, EventLearner)
+        rows: list[Float32] = []
+        available: list[NDArray[np.bool_]] = []
         actions: list[str] = []
+        chosen: list[int] = []
         rewards: list[float] = []
+        propensity: list[float] = []
         for record, feedback in batch:
             decision = feedback.decision
             if decision.time_ms <= self.after_ms:
@@ -92,12 +94,30 @@ class PointLearner:
                 # It fitted the schema when it was decided: the schema has changed since.
                 logger.error("%s: decision %r is not learned: %s", place(record), decision.decision_id, error)
                 continue
-            X[len(actions)] = encoded.X[decision.chosen]
-            actions.append(decision.actions[decision.chosen].id)
+            # A learner of rows needs the chosen one alone; thousands of others stay out of memory.
+            kept = slice(None) if whole else slice(decision.chosen, decision.chosen + 1)
+            chosen.append(len(actions) + (decision.chosen if whole else 0))
+            actions += [action.id for action in decision.actions[kept]]
+            rows.append(encoded.X[kept])
+            available.append(encoded.available[kept])
             rewards.append(feedback.reward)
-        self.learner.partial_fit(X[: len(actions)], actions, np.array(rewards))
-        self._dirty |= bool(actions)
-        return len(actions)
+            propensity.append(decision.probabilities[decision.chosen])
+        if rewards:
+            learn_events(
+                self.learner,
+                Events(
+                    X=np.concatenate(rows),
+                    actions=actions,
+                    available=np.concatenate(available),
+                    starts=np.cumsum([0, *map(len, rows)]),
+                    chosen=np.array(chosen),
+                    propensity=np.array(propensity),
+                    rewards=np.array(rewards),
+                    weights=np.ones(len(rewards)),
+                ),
+            )
+            self._dirty = True
+        return len(rewards)
 
     def alarm(self, alarm: Alarm) -> None:
         """Explore for a while, if the alarm calls for retraining and is younger than the generation."""
@@ -123,16 +143,7 @@ class PointLearner:
         learner = self.learner if self._due() else None
         if learner is None and not self._another_share:
             return None
-        try:
-            oracle = self.policy.oracle if learner is None else learner.oracle()
-        except np.linalg.LinAlgError as error:
-            # One value of 1e9 does it, and later feedback does not undo it.
-            logger.error(
-                "%s: what was learned has no solution (%s), and %s goes on serving; features are too large: give them "
-                "a scale in the configuration, and learning starts afresh", self.name, error, self.policy.version,
-            )  # fmt: skip
-            self._published_ms = now_ms
-            return None
+        oracle = self.policy.oracle if learner is None else learner.oracle()
         self.policy = replace(
             self.policy,
             point=self.point,
@@ -158,7 +169,7 @@ class PointLearner:
         another_point = self.policy.point != self.point
         return another_point or self.policy.exploration.due(self._served, self.learner.learned)
 
-    def promote(self, policy: Policy, learner: LinearLearner | None, after_ms: int, now_ms: int) -> None:
+    def promote(self, policy: Policy, learner: Learner | None, after_ms: int, now_ms: int) -> None:
         """Go on from a promoted generation."""
         self.policy = policy
         self.learner = learner

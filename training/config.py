@@ -8,7 +8,8 @@ from pydantic import Field, field_validator
 
 from engine.config import Milliseconds, Model
 
-OracleName = Literal["linear", "lightgbm"]
+#: ``configured``: what ``policy.oracle`` says.
+OracleName = Literal["configured", "linear", "lightgbm"]
 
 
 class GateConfig(Model):
@@ -52,7 +53,7 @@ class RetrainingConfig(Model):
     retry_growth: float = Field(
         1.5, gt=1.0, allow_inf_nan=False, description="after a failed attempt, wait for this many times its feedbacks"
     )
-    oracles: tuple[OracleName, ...] = Field(("linear", "lightgbm"), min_length=1)
+    oracles: tuple[OracleName, ...] = Field(("configured", "lightgbm"), min_length=1)
     seed: int = Field(0, ge=0, description="of every random choice in training")
     gate: GateConfig = GateConfig()
     lightgbm: LightGBMConfig = LightGBMConfig()

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import lightgbm
 import numpy as np
 
-from engine.config import DecisionPoint
-from engine.oracles import LightGBMOracle, LinearLearner, Oracle
+from engine.config import DecisionPoint, LinearOracleConfig
+from engine.oracles import Events, Learner, LightGBMOracle, LinearLearner, Oracle, learn_events, make_learner
+from engine.oracles.recursive_ridge import RecursiveRidgeLearner
+from engine.oracles.refitted import RefittedLearner
 from engine.policy import Policy
 from training.config import LightGBMConfig, OracleName
 from training.dataset import Dataset
@@ -37,7 +39,7 @@ class Fitted:
     oracle: Oracle
     vocabulary: tuple[str, ...]
     rows: int
-    learner: LinearLearner | None = None
+    learner: Learner | None = None
 
 
 def fit_linear(train: Dataset, point: DecisionPoint) -> tuple[LinearLearner, tuple[str, ...]]:
@@ -45,7 +47,8 @@ def fit_linear(train: Dataset, point: DecisionPoint) -> tuple[LinearLearner, tup
 
     Returns the learner itself, so that the online learner goes on from where training stopped, and its vocabulary.
     """
-    settings = point.policy.oracle
+    oracle = point.policy.oracle
+    settings = oracle if isinstance(oracle, LinearOracleConfig) else LinearOracleConfig()
     learner = LinearLearner(
         train.width, ridge=settings.ridge, forgetting=settings.forgetting, max_actions=settings.max_actions
     )
@@ -53,6 +56,32 @@ def fit_linear(train: Dataset, point: DecisionPoint) -> tuple[LinearLearner, tup
         part = train.rows(slice(begin, begin + _CHUNK))
         learner.partial_fit(part.chosen_matrix(), part.chosen_actions(), part.reward)
     return learner, tuple(learner.vocabulary)
+
+
+def events_of(rows: Dataset) -> Events:
+    """Return feedbacks as decisions to learn from."""
+    return Events(
+        X=rows.pairs(),
+        actions=list(rows.action_ids),
+        available=rows.available,
+        starts=rows.starts,
+        chosen=rows.chosen_flat,
+        propensity=rows.propensity,
+        rewards=rows.reward,
+        weights=np.ones(len(rows)),
+    )
+
+
+def fit_configured(train: Dataset, point: DecisionPoint) -> Learner:
+    """Learn as ``policy`` says (oracle, learning, memory), from scratch and in the order of time."""
+    learner = make_learner(point)
+    if isinstance(learner, RecursiveRidgeLearner):
+        learner.fit_features(train.chosen_matrix(), train.reward)
+    for begin in range(0, len(train), _CHUNK):
+        learn_events(learner, events_of(train.rows(slice(begin, begin + _CHUNK))))
+    if isinstance(learner, RefittedLearner):
+        learner.refit()
+    return learner
 
 
 def fit_lightgbm(
@@ -91,6 +120,11 @@ def fit_lightgbm(
     return LightGBMOracle(booster.model_to_string()), vocabulary
 
 
+def _configured(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> Fitted:
+    learner = fit_configured(train, point)
+    return Fitted(learner.oracle(), tuple(learner.vocabulary), len(train), learner)
+
+
 def _linear(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> Fitted:
     learner, vocabulary = fit_linear(train, point)
     return Fitted(learner.oracle(), vocabulary, len(train), learner)
@@ -103,6 +137,7 @@ def _lightgbm(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed
 
 #: By the name that ``retraining.oracles`` gives.
 FITTERS: dict[OracleName, Callable[[Dataset, DecisionPoint, LightGBMConfig, int], Fitted]] = {
+    "configured": _configured,
     "linear": _linear,
     "lightgbm": _lightgbm,
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from engine.config import DecisionPoint
-from engine.oracles import LinearLearner
+from engine.oracles import Learner
 from engine.policy import Policy
 from engine.records import Generation
 from training.config import RetrainingConfig
@@ -101,8 +101,8 @@ class Outcome:
     verdict
         What the gate said of the best candidate.
     policy, learner
-        The best candidate and, if its oracle is linear, the statistics that it was made of; once it is promoted they
-        include the held-back part too, and online learning goes on from them.
+        The best candidate and, if its oracle learns online, the statistics that it was made of; once it is promoted
+        they include the held-back part too, and online learning goes on from them.
     generation
         The entry for the ledger.
     run_id, registry_version
@@ -119,7 +119,7 @@ class Outcome:
     estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     verdict: Verdict | None = None
     policy: Policy | None = None
-    learner: LinearLearner | None = None
+    learner: Learner | None = None
     generation: Generation | None = None
     run_id: str | None = None
     registry_version: str | None = None

@@ -17,6 +17,7 @@ from google.protobuf import json_format
 
 from engine.errors import SnapshotError
 from engine.features import same_columns
+from engine.oracles import learn_events
 from engine.policy import OracleFailure, Policy
 from engine.records import Generation, generation_of
 from engine.store import PolicyStore
@@ -25,7 +26,7 @@ from training.dataset import Dataset
 from training.evaluation.base import Float64
 from training.evaluation.policy import PolicyEvaluation, evaluate_logging, evaluate_policy
 from training.evaluation.reward_model import cross_fit
-from training.fit import FITTERS, Fitted, candidate
+from training.fit import FITTERS, Fitted, candidate, events_of
 from training.gate import Verdict, judge
 from training.job import ExitCode, Ledger, Outcome, RetrainJob
 from training.learner_file import learner_path, save_learner
@@ -250,8 +251,12 @@ class _Retraining:
 
     def _candidates(self, train: Dataset, held: Dataset, q_hat: Float64, generation: int) -> dict[str, _Candidate]:
         found: dict[str, _Candidate] = {}
-        for name in self.job.config.oracles:
-            fitted = FITTERS[name](train, self.job.point, self.job.config.lightgbm, self.job.config.seed)
+        configured = self.job.point.policy.oracle.kind
+        for fitter in self.job.config.oracles:
+            name = configured if fitter == "configured" else fitter
+            if name in found:
+                continue  # the configured one, by its own name
+            fitted = FITTERS[fitter](train, self.job.point, self.job.config.lightgbm, self.job.config.seed)
             policy = candidate(self.job.name, self.job.point, fitted, generation=generation, created_ms=self.now_ms)
             found[name] = _Candidate(policy, fitted, evaluate_policy(policy, held, q_hat))
             estimate = found[name].evaluation.estimates["dr"]
@@ -295,7 +300,7 @@ class _Retraining:
             learner = best.fitted.learner
             if learner is not None:
                 # The policy stays as it was evaluated; what is learned next goes on from the end of the window.
-                learner.partial_fit(held.chosen_matrix(), held.chosen_actions(), held.reward)
+                learn_events(learner, events_of(held))
                 save_learner(learner_path(self.store, name, policy.version), learner)
             self.store.save(policy)
         tags = {

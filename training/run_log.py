@@ -160,6 +160,10 @@ def _parameters(job: RetrainJob) -> dict[str, object]:
         "seed": config.seed,
         **{f"gate.{key}": value for key, value in config.gate.model_dump().items()},
         **{f"lightgbm.{key}": value for key, value in config.lightgbm.model_dump().items()},
-        **{f"linear.{key}": value for key, value in job.point.policy.oracle.model_dump().items() if key != "kind"},
+        **{
+            f"{job.point.policy.oracle.kind}.{key}": value
+            for key, value in job.point.policy.oracle.model_dump().items()
+            if key != "kind"
+        },
         **{f"exploration.{key}": value for key, value in job.point.policy.exploration.model_dump().items()},
     }

@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
 from engine.config.oracle import LinearOracleConfig, OracleConfig
-from engine.prediction import Part
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
 MAX_WIDTH = 4_096
@@ -68,16 +67,15 @@ class RewardConfig(Model):
         return self
 
 
-#: What each kind of oracle gives an exploration beside the mean. The rows are the encoder's.
-GIVES: dict[str, frozenset[Part]] = {
-    "linear": frozenset({"rows"}),
-}
-
-
 class PolicyConfig(Model):
     """Oracle and exploration of a decision point, and how often what was learned is published."""
 
     oracle: OracleConfig = LinearOracleConfig()
+    learning: Literal["plain", "ips", "mtr", "dr"] = Field(
+        "plain", description="what feedback teaches: the rewards as they are, or estimates by logged propensities"
+    )
+    propensity_floor: float = Field(0.01, gt=0, le=1, description="ips, mtr, dr: propensities below count as this")
+    memory: int | None = Field(None, ge=10, description="learn from this many latest feedbacks alone; null: from all")
     exploration: ExplorationConfig = SquareCBConfig()
     publish_interval: Milliseconds = Field(1_000, ge=50, description="time between published policies")
     drift_exploration: float = Field(
@@ -87,14 +85,17 @@ class PolicyConfig(Model):
     salt: str = Field("leeway", description="mixed into every draw; a new salt gives other draws for the same ids")
 
     @model_validator(mode="after")
-    def _check(self) -> PolicyConfig:
+    def _fits(self) -> PolicyConfig:
+        kind = self.oracle.kind
+        if kind == "cover" and (self.learning != "plain" or self.memory is not None):
+            raise ValueError("oracle.kind cover learns from propensities as it is; leave out learning and memory")
+        if kind in ("trees", "sklearn") and self.memory is not None:
+            raise ValueError(f"oracle.kind {kind} has a memory of its own; set oracle.memory, and leave out memory")
         needs = self.exploration.needs
-        if not needs <= GIVES[self.oracle.kind]:
-            able = sorted(kind for kind, parts in GIVES.items() if needs <= parts)
-            remedy = f"an oracle that does ({', '.join(able)}) or " if able else ""
+        if not needs <= self.oracle.gives:
             raise ValueError(
                 f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))} of the oracle, which "
-                f"{self.oracle.kind!r} does not give; choose {remedy}another exploration"
+                f"{self.oracle.kind!r} does not give as it is configured; choose another oracle or exploration"
             )
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,8 +61,7 @@ class Exploration(Protocol):
         ValueError
             Where a part that it needs is missing or has another shape, or a number is not finite.
         """
-        self._check(prediction)
-        return self.vector(prediction, learned)
+        return self.vector(self._checked(prediction), learned)
 
     def minimum(self, count: int, learned: int) -> float:
         """Return the least probability that it promises each of ``count`` actions; 0: none.
@@ -78,36 +77,45 @@ class Exploration(Protocol):
         """
         return True
 
-    def _check(self, prediction: Prediction) -> None:
+    def _checked(self, prediction: Prediction) -> Prediction:
+        """Return the parts that it needs, as arrays that compiled code reads; raises where one cannot be used."""
         mean = prediction.mean
         if mean.ndim != 1 or not len(mean):
             raise ValueError(f"scores have shape {mean.shape}; give one number for each of one or more actions")
-        _refuse_infinite("score", mean)
+        mean = _numbers("score", mean)
         if not self.needs:
-            return
+            return prediction if mean is prediction.mean else Prediction(mean)
         count = len(mean)
+        std, members, rows = prediction.std, prediction.members, prediction.rows
         if "std" in self.needs:
-            std = prediction.std
             if std is None or std.shape != mean.shape:
                 raise ValueError(f"{self.kind} needs std, one for each of {count} actions; use an oracle that gives it")
-            _refuse_infinite("std", std)
+            std = _numbers("std", std)
             if std.min() < 0.0:
                 raise ValueError(f"std {std.min()} is negative")
         if "members" in self.needs:
-            members = prediction.members
             if members is None or members.ndim != 2 or members.shape[1] != count or not len(members):
                 raise ValueError(f"{self.kind} needs members, shape (n, {count}); use an oracle that gives them")
-            _refuse_infinite("member's score", members)
+            members = _numbers("member's score", members)
         if "rows" in self.needs:
-            rows = prediction.rows
             if rows is None or rows.ndim != 2 or len(rows) != count:
                 raise ValueError(f"{self.kind} needs rows, one for each of {count} actions; hand them over")
+            rows = _plain(rows, np.float32)
+        return Prediction(mean, std, members, rows)
 
 
-def _refuse_infinite(name: str, values: Float64) -> None:
-    index = _first_infinite(np.ascontiguousarray(values).reshape(-1))
+def _numbers(name: str, values: Float64) -> Float64:
+    plain: Float64 = _plain(values, np.float64)
+    index = _first_infinite(plain.reshape(-1))
     if index >= 0:
         raise ValueError(f"{name} {values.flat[index]} of action {index % values.shape[-1]} is not finite")
+    return plain
+
+
+def _plain(values: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:
+    """Return the same in the one layout in memory that compiled code was compiled for."""
+    # carray: contiguous in C's order, aligned, writeable.
+    return values if values.dtype == dtype and values.flags.carray else np.array(values, dtype=dtype, order="C")
 
 
 @compiled("int64(float64[::1])")

@@ -29,7 +29,7 @@ def compiled(signature: str, *, nogil: bool = False, fastmath: bool = False) -> 
     """
 
     def compile_(function: F) -> F:
-        options = {"cache": True, "nogil": nogil, "fastmath": fastmath, "error_model": "numpy"}
-        return cast(F, numba.njit(signature, **options)(function))
+        made = numba.njit(signature, cache=True, nogil=nogil, fastmath=fastmath, error_model="numpy")
+        return cast(F, made(function))
 
     return compile_

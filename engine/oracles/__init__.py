@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from engine.oracles.base import Arrays, EnsembleOracle, Learner, Oracle, StoredOracle, UncertainOracle, predict
 from engine.oracles.columns import Columns
-from engine.oracles.learners import LEARNERS, learner_of, make_learner
+from engine.oracles.ensemble import EnsembleOfOracles
+from engine.oracles.events import Events, learn_events
+from engine.oracles.intercepts import InterceptOracle
+from engine.oracles.learners import LEARNERS, STORED, learner_of, make_learner
 from engine.oracles.lightgbm import LightGBMOracle
 from engine.oracles.linear import LinearLearner, LinearOracle
 from engine.oracles.online import (
@@ -14,13 +17,18 @@ from engine.oracles.online import (
     OnlineLogisticOracle,
 )
 from engine.oracles.recursive_ridge import RecursiveRidgeLearner, RecursiveRidgeOracle
+from engine.oracles.sklearn import SklearnOracle
 
 __all__ = [
     "LEARNERS",
     "ORACLES",
+    "STORED",
     "Arrays",
     "Columns",
+    "EnsembleOfOracles",
     "EnsembleOracle",
+    "Events",
+    "InterceptOracle",
     "Learner",
     "LightGBMOracle",
     "LinearLearner",
@@ -32,8 +40,10 @@ __all__ = [
     "Oracle",
     "RecursiveRidgeLearner",
     "RecursiveRidgeOracle",
+    "SklearnOracle",
     "StoredOracle",
     "UncertainOracle",
+    "learn_events",
     "learner_of",
     "make_learner",
     "predict",
@@ -42,5 +52,14 @@ __all__ = [
 #: What policies in files may hold, by kind.
 ORACLES: dict[str, type[StoredOracle]] = {
     oracle.kind: oracle
-    for oracle in (LinearOracle, LightGBMOracle, OnlineLinearOracle, OnlineLogisticOracle, RecursiveRidgeOracle)
+    for oracle in (
+        LinearOracle,
+        LightGBMOracle,
+        OnlineLinearOracle,
+        OnlineLogisticOracle,
+        RecursiveRidgeOracle,
+        SklearnOracle,
+        EnsembleOfOracles,
+        InterceptOracle,
+    )
 }

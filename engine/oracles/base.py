@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,14 +67,15 @@ class Learner(Protocol):
 
     Attributes
     ----------
-    kind
-        That of the oracle.
     learned
         Number of feedbacks so far.
     """
 
-    kind: ClassVar[str]
     learned: int
+
+    @property
+    def kind(self) -> str:
+        """Its name in the configuration."""
 
     @property
     def vocabulary(self) -> list[str]:
@@ -110,6 +111,10 @@ class Learner(Protocol):
 
     def arrays(self) -> Arrays:
         """Return the statistics, from which ``from_arrays`` goes on as if nothing had happened."""
+
+
+class StoredLearner(Learner, Protocol):
+    """A kind of learner that files hold."""
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Learner:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.config.point import DecisionPoint
 from engine.features import Encoder
 
@@ -42,3 +45,14 @@ class Columns:
         """
         encoder = Encoder(point)
         return cls(encoder.context.width, encoder.action.width, *point.reward.range)
+
+    @classmethod
+    def from_array(cls, array: NDArray[np.generic]) -> Columns:
+        """Return those of four numbers in the order of the attributes; raises ``ValueError``."""
+        numbers = np.array(array, dtype=np.float64)
+        if numbers.shape != (4,) or not np.isfinite(numbers).all():
+            raise ValueError(f"columns {numbers} must be four finite numbers")
+        context, action, low, high = numbers.tolist()
+        if context < 0 or action < 0 or not low < high:
+            raise ValueError(f"columns {numbers} are no form of rows")
+        return cls(int(context), int(action), low, high)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.features import Float32
 from engine.oracles.base import Arrays, EnsembleOracle, Float64, Int64, Learner, Oracle, UncertainOracle
 
@@ -13,17 +15,20 @@ class Following:
     ----------
     learner
         What it follows.
+    solve
+        What makes the oracle anew; ``learner.oracle`` by default.
     """
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: Learner, solve: Callable[[], Oracle] | None = None) -> None:
         self.kind = learner.kind
         self._learner = learner
+        self._solve = solve or learner.oracle
         self._oracle: Oracle | None = None
         self._learned = -1
 
     def _now(self) -> Oracle:
         if self._oracle is None or self._learner.learned != self._learned:
-            self._oracle = self._learner.oracle()
+            self._oracle = self._solve()
             self._learned = self._learner.learned
         return self._oracle
 

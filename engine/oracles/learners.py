@@ -6,14 +6,21 @@ from typing import Any, Protocol
 
 from engine.config import DecisionPoint
 from engine.config.oracle import OracleConfig
-from engine.oracles.base import Learner
+from engine.oracles.base import Learner, StoredLearner
 from engine.oracles.columns import Columns
+from engine.oracles.cover import CoverLearner
+from engine.oracles.ensemble import EnsembleLearner
+from engine.oracles.intercepts import InterceptLearner
 from engine.oracles.linear import LinearLearner
 from engine.oracles.online import OnlineLinearLearner, OnlineLogisticLearner
 from engine.oracles.recursive_ridge import RecursiveRidgeLearner
+from engine.oracles.reduction import ReducedLearner
+from engine.oracles.sklearn import SklearnLearner
+from engine.oracles.trees import TreesLearner
+from engine.oracles.window import WindowLearner
 
 
-class ConfiguredLearner(Learner, Protocol):
+class ConfiguredLearner(StoredLearner, Protocol):
     """A kind of learner that the configuration can name."""
 
     @classmethod
@@ -24,7 +31,24 @@ class ConfiguredLearner(Learner, Protocol):
 #: By ``policy.oracle.kind``.
 LEARNERS: dict[str, type[ConfiguredLearner]] = {
     learner.kind: learner
-    for learner in (LinearLearner, OnlineLinearLearner, OnlineLogisticLearner, RecursiveRidgeLearner)
+    for learner in (
+        LinearLearner,
+        OnlineLinearLearner,
+        OnlineLogisticLearner,
+        RecursiveRidgeLearner,
+        TreesLearner,
+        SklearnLearner,
+        EnsembleLearner,
+        CoverLearner,
+        InterceptLearner,
+    )
+}
+
+#: What files of statistics may hold: those, and the wrappers that ``policy.memory`` and ``policy.learning`` ask for.
+STORED: dict[str, type[StoredLearner]] = {
+    **LEARNERS,
+    WindowLearner.kind: WindowLearner,
+    ReducedLearner.kind: ReducedLearner,
 }
 
 
@@ -34,7 +58,13 @@ def learner_of(config: OracleConfig, columns: Columns) -> Learner:
 
 
 def make_learner(point: DecisionPoint) -> Learner:
-    """Return the learner of a decision point, that has learned nothing."""
-    return learner_of(point.policy.oracle, Columns.of(point))
-
-
+    """Return the learner of a decision point, that has learned nothing, with its memory and its use of propensities."""
+    policy, columns = point.policy, Columns.of(point)
+    learner: Learner
+    if policy.memory is None:
+        learner = learner_of(policy.oracle, columns)
+    else:
+        learner = WindowLearner(policy.oracle, columns, policy.memory)
+    if policy.learning != "plain":
+        learner = ReducedLearner(learner, policy.learning, floor=policy.propensity_floor, low=columns.low)
+    return learner

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.features import Float32
 from engine.oracles.base import Arrays
+from engine.oracles.lightgbm_c import MatrixPredictor
 
 if TYPE_CHECKING:
     import lightgbm
@@ -40,9 +41,19 @@ class LightGBMOracle:
             self._booster: lightgbm.Booster = lightgbm.Booster(model_str=text)
         except lightgbm.basic.LightGBMError as error:
             raise ValueError(f"no readable LightGBM model: {error}") from error
+        self._width = int(self._booster.num_feature())
+        try:
+            self._matrix: MatrixPredictor | None = MatrixPredictor(self._booster)
+        except AttributeError:
+            # Another LightGBM keeps its C functions elsewhere: ``Booster.predict`` gives the same numbers, later.
+            self._matrix = None
 
     def predict(self, X: Float32, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the expected reward of each row; see ``Oracle.predict``."""
+        if self._matrix is not None and len(X):
+            if X.shape[1] + 1 != self._width:
+                raise ValueError(f"rows have {X.shape[1]} columns, and the oracle {self._width - 1}")
+            return self._matrix(X, codes)
         rows = np.column_stack([X, codes.astype(np.float32)])
         return np.asarray(self._booster.predict(rows, num_threads=1), dtype=np.float64)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from engine.config.oracle import LinearOracleConfig
 from engine.features import Float32
-from engine.oracles.base import Arrays
+from engine.oracles.base import Arrays, batch
 from engine.oracles.columns import Columns
 from engine.oracles.following import Following
 from engine.oracles.ridge_solve import penalties, solve
@@ -127,10 +127,10 @@ class LinearLearner:
         weights : ndarray of float64, shape (n_rows,), optional
             Importance of each row; 1 by default.
         """
+        X, rewards, w = batch(X, actions, rewards, weights, self.width)
         if len(actions) == 0:
             return
         rows = np.hstack([np.ones((len(actions), 1)), X.astype(np.float64)])
-        w = np.ones(len(actions)) if weights is None else np.asarray(weights, dtype=np.float64)
         codes = np.array([self._code(action) for action in actions])
         self._learn(0, rows, rewards, w)
         for code in np.unique(codes[codes > 0]):

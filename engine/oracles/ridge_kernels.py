@@ -181,10 +181,10 @@ def update(
         L[k] *= forgetting
     for a in range(n):
         i = columns[a]
-        x = w * Z[row, i]
-        b[k, i] += y * x
+        b[k, i] += y * w * Z[row, i]
         for c in range(n):
-            A[k, i, columns[c]] += x * Z[row, columns[c]]
+            # The product of the entries first: A stays symmetric to the bit too.
+            A[k, i, columns[c]] += w * (Z[row, i] * Z[row, columns[c]])
     age[k] += 1
     if age[k] >= interval or not w * q <= far:
         return True

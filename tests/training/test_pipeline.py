@@ -142,8 +142,9 @@ def test_the_learner_goes_on_from_a_promoted_linear_policy(drifted: Past, floor:
     rows = ArchiveReader(drifted.archive).read(NAME, POINT, START_MS)
     online = LinearLearner(rows.width)
     online.partial_fit(rows.chosen_matrix(), rows.chosen_actions(), rows.reward)
-    assert_allclose(learner.oracle().theta, online.oracle().theta, rtol=1e-9)
-    assert not np.allclose(learner.oracle().theta, outcome.policy.oracle.arrays()["theta"])
+    theta = np.asarray(learner.oracle().arrays()["theta"], dtype=np.float64)
+    assert_allclose(theta, online.oracle().theta, rtol=1e-9)
+    assert not np.allclose(theta, np.asarray(outcome.policy.oracle.arrays()["theta"], dtype=np.float64))
     # The file is not taken for a policy.
     assert set(floor.store.versions(NAME)) == {drifted.champion.version, outcome.policy.version}
 

@@ -11,7 +11,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from engine.config import DecisionPoint
+from engine.config import DecisionPoint, LinearOracleConfig
 from engine.oracles import LinearLearner
 from training.dataset import Dataset
 from training.evaluation.base import Float64, Int64
@@ -29,8 +29,8 @@ def folds_of(rows: Dataset, folds: int = FOLDS) -> Int64:
 def cross_fit(rows: Dataset, point: DecisionPoint, folds: int = FOLDS) -> Float64:
     """Return the expected reward of every offered action, shape (m,).
 
-    The model is a ridge regression for each action (``engine.oracles.LinearLearner`` with the point's ridge and
-    without forgetting, since all rows count alike here).
+    The model is a ridge regression for each action (``engine.oracles.LinearLearner`` with the point's ridge, if
+    its oracle is linear too, and without forgetting, since all rows count alike here).
 
     Parameters
     ----------
@@ -43,15 +43,16 @@ def cross_fit(rows: Dataset, point: DecisionPoint, folds: int = FOLDS) -> Float6
     """
     q_hat = np.empty(int(rows.starts[-1]))
     fold = folds_of(rows, folds)
-    settings = point.policy.oracle
+    oracle = point.policy.oracle
+    settings = oracle if isinstance(oracle, LinearOracleConfig) else LinearOracleConfig()
     for k in np.unique(fold):
         learner = LinearLearner(rows.width, ridge=settings.ridge, max_actions=settings.max_actions)
         others = rows.rows(fold != k)
         learner.partial_fit(others.chosen_matrix(), others.chosen_actions(), others.reward)
-        oracle = learner.oracle()
+        model = learner.oracle()
         mine = rows.rows(fold == k)
         predicted = np.empty(int(mine.starts[-1]))
         for flat, part in chunks(mine):
-            predicted[flat] = oracle.predict(part.pairs(), part.codes(learner.vocabulary))
+            predicted[flat] = model.predict(part.pairs(), part.codes(learner.vocabulary))
         q_hat[np.repeat(fold == k, np.diff(rows.starts))] = predicted
     return q_hat
