@@ -1,0 +1,104 @@
+"""Who takes part in the bandits benchmark, and the grids over which each is tuned."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks._bandit_peer import CONTEXTUALBANDITS, OBP, VOWPAL_WABBIT, Peer
+
+#: Every exploration that is deterministic, or nearly, is mixed with so much of uniform: p >= FLOOR / K.
+FLOOR = 0.002
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One policy with one configuration.
+
+    Attributes
+    ----------
+    family
+        What is tuned: the best configuration of each family stands in the table.
+    name
+        With its parameters.
+    peer
+        Whose it is; none: Leeway's.
+    configuration
+        As its program reads it.
+    """
+
+    family: str
+    name: str
+    peer: Peer | None
+    configuration: dict[str, Any]
+
+
+RIDGE = {"kind": "recursive_ridge", "structure": "per_action", "noise": 1.0, "features": {"kind": "fourier"}}
+FIRST_ORDER = {"kind": "online_linear", "interactions": ["context:id"], "rate": 0.5}
+
+
+def linucb(alpha: float) -> dict[str, Any]:
+    """Return LinUCB with the floor, as configuration."""
+    return {"kind": "floor", "epsilon": FLOOR, "inner": {"kind": "linucb", "alpha": alpha}}
+
+
+def leeway(quick: bool) -> list[Contender]:
+    """Return Leeway's: one oracle of second order and five explorations, and one of first order."""
+    explorations: list[tuple[str, str, dict[str, Any]]] = [
+        *(("LinUCB with floor", f"alpha {alpha}", linucb(alpha)) for alpha in ([0.2] if quick else [0.1, 0.2])),
+        *(
+            ("SquareCB", f"gamma {scale}", {"kind": "squarecb", "gamma_scale": scale})
+            for scale in ([30.0] if quick else [10.0, 30.0, 100.0])
+        ),
+        *(
+            ("FastCB", f"gamma {scale}", {"kind": "fastcb", "gamma_scale": scale, "least_loss": 1e-3})
+            for scale in ([10.0] if quick else [3.0, 10.0, 30.0])
+        ),
+        *(
+            ("FALCON", f"constant {constant}", {"kind": "falcon", "constant": constant, "complexity": 10.0})
+            for constant in ([30.0] if quick else [10.0, 30.0, 100.0])
+        ),
+    ]
+    found = [
+        Contender(f"Leeway {family}", parameters, None, {"oracle": RIDGE, "exploration": exploration})
+        for family, parameters, exploration in explorations
+    ]
+    for rate, scale in [(0.5, 100.0)] if quick else [(0.1, 100.0), (0.5, 100.0), (0.5, 1000.0)]:
+        oracle = {**FIRST_ORDER, "rate": rate}
+        exploration = {"kind": "squarecb", "gamma_scale": scale}
+        configuration = {"oracle": oracle, "exploration": exploration}
+        found.append(Contender("Leeway SquareCB, first order", f"rate {rate}, gamma {scale}", None, configuration))
+    return found
+
+
+VW_EXPLORERS = {
+    "greedy": ["--epsilon 0"],
+    "epsilon-greedy": ["--epsilon 0.02", "--epsilon 0.05"],
+    "squarecb": ["--squarecb --gamma_scale 10", "--squarecb --gamma_scale 100", "--squarecb --gamma_scale 1000"],
+    "regcb": ["--regcb --mellowness 0.001", "--regcb --mellowness 0.01"],
+    "regcbopt": ["--regcbopt --mellowness 0.001", "--regcbopt --mellowness 0.01"],
+    "cover": ["--cover 4 --nounif --psi 0.1"],
+    "bag": ["--bag 4 --greedify"],
+    "first": ["--first {first}"],
+}
+VW_QUICK = {"greedy": ["--epsilon 0"], "squarecb": ["--squarecb --gamma_scale 1000"]}
+
+
+def peers(quick: bool) -> list[Contender]:
+    """Return the peers'; in a quick run the configurations alone that were best in the full one."""
+    found = [
+        Contender(f"VW {family}", f"{flags} -l {rate}", VOWPAL_WABBIT, {"way": "cbify", "flags": f"{flags} -l {rate}"})
+        for family, flagss in (VW_QUICK if quick else VW_EXPLORERS).items()
+        for flags, rate in itertools.product(flagss, [2.0] if quick else [0.5, 2.0, 5.0])
+    ]
+    found += [
+        Contender("obp LinUCB", f"epsilon {alpha}", OBP, {"epsilon": alpha})
+        for alpha in ([0.1] if quick else [0.03, 0.1, 0.3])
+    ]
+    if not quick:
+        found += [
+            Contender("contextualbandits LinUCB", f"alpha {alpha}", CONTEXTUALBANDITS, {"alpha": alpha})
+            for alpha in [0.1, 0.3]
+        ]
+    return found
