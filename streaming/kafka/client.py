@@ -90,6 +90,23 @@ def remember_joins(consumer: Any) -> None:
     coordinator._do_join_and_sync_async, coordinator._on_join_complete_async = join_once, complete_once
 
 
+def give_back_parked(consumer: Any) -> None:
+    """Let a consumer go on with a partition that was half read when it was paused, once it is resumed.
+
+    kafka-python 3.0 puts aside what it has of it, and takes that back when the place of what is read now is free. A
+    place whose records are all read is not free to it, and stays so until others come: the partition is never fetched.
+    """
+    fetcher = consumer._fetcher
+    read = fetcher.fetched_records
+
+    def read_with_place(*arguments: Any, **named: Any) -> Any:
+        if not fetcher._next_partition_records:
+            fetcher._next_partition_records = None
+        return read(*arguments, **named)
+
+    fetcher.fetched_records = read_with_place
+
+
 class Producer(kafka.KafkaProducer):  # type: ignore[misc]  # no type information
     """A producer that does not wait for ever: kafka-python 3.0 sets no end to the steps of a transaction."""
 

@@ -13,7 +13,7 @@ from kafka.coordinator.assignors.range import RangePartitionAssignor
 
 from engine.errors import LogError
 from streaming.kafka.broker import KafkaBroker, records_of
-from streaming.kafka.client import connect, remember_joins
+from streaming.kafka.client import connect, give_back_parked, remember_joins
 from streaming.log import Record, TopicPartition
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class KafkaConsumer:
                 **settings.consumer(),
             )
             remember_joins(self._kafka)
+            give_back_parked(self._kafka)
             self._rebalance.consumer = self._kafka
             self._kafka.subscribe(list(self._topics), listener=self._rebalance)
             for name in self._topics:

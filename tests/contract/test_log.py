@@ -339,6 +339,24 @@ def test_a_transaction_holds_output_state_and_offsets(world: World) -> None:
     assert {where: committed.get(where) for where in consumer.position()} == consumer.position()
 
 
+def test_a_partition_that_is_left_out_half_read_goes_on_where_it_was(world: World) -> None:
+    """Also when all that others had has been read meanwhile."""
+    world.feed(60)
+    consumer = world.consumer()
+    records: list[Record] = []
+    while not records:
+        records = consumer.poll(1, timeout_s=0.1)
+    half_read = TopicPartition(records[0].topic, records[0].partition)
+    consumer.pause([half_read])
+    while rest := consumer.poll(timeout_s=0.1):
+        assert half_read.partition not in {record.partition for record in rest}
+        records += rest
+    consumer.pause([])
+    while rest := consumer.poll(timeout_s=0.1):
+        records += rest
+    assert sorted(values(records), key=int) == [b"%d" % number for number in range(60)]
+
+
 def test_a_log_that_fences_refuses_offsets_of_a_time_before_its_member_lost_the_partitions(world: World) -> None:
     """Also when the member has them back by then: another one may have read from there."""
     if not world.log.fences:
