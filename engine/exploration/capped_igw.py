@@ -14,6 +14,7 @@ from engine.exploration.base import Exploration, Float64, Range
 from engine.exploration.candidates import Candidates, make_candidates, over
 from engine.exploration.compiled import GREATEST, compiled
 from engine.exploration.schedule import power
+from engine.exploration.summation import precise_sum
 from engine.prediction import Prediction
 
 
@@ -125,5 +126,5 @@ def capped_inverse_gaps(gaps: Float64, ordered: Float64, tau: float, gamma: floa
     p = np.empty(count)
     for index in range(count):
         p[index] = share / (lambda_ + min(gamma * (gaps[index] - origin), GREATEST)) if gaps[index] >= origin else share
-    p /= p.sum()
+    p /= precise_sum(p)
     return p

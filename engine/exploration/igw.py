@@ -6,6 +6,7 @@ import numpy as np
 
 from engine.exploration.base import Float64
 from engine.exploration.compiled import GREATEST, compiled
+from engine.exploration.summation import precise_sum
 
 
 @compiled("float64[::1](float64[::1], float64, float64)")
@@ -17,23 +18,18 @@ def inverse_gaps(scores: Float64, mu: float, gamma: float) -> Float64:
     """
     count = len(scores)
     top = scores.max()
-    p = np.empty(count)
-    total = lost = 0.0
+    p = np.zeros(count)
     ties = 0
     for index in range(count):
         gap = top - scores[index]
         if gap == 0.0:
             ties += 1
-            continue
-        p[index] = 1.0 / (mu + min(gamma * min(gap, GREATEST), GREATEST))
-        # Kahan's sum: the rounding of each step is made good in the next.
-        term = p[index] - lost
-        longer = total + term
-        lost = (longer - total) - term
-        total = longer
+        else:
+            p[index] = 1.0 / (mu + min(gamma * min(gap, GREATEST), GREATEST))
+    rest = 1.0 - precise_sum(p)
     for index in range(count):
         if scores[index] == top:
-            p[index] = (1.0 - total) / ties
+            p[index] = rest / ties
     return p
 
 
@@ -63,5 +59,5 @@ def normalised_inverse_gaps(scores: Float64, share: float, gamma: float) -> Floa
         if step <= 1e-15 * lambda_:
             break
     p = share / (lambda_ + weighted)
-    p /= p.sum()
+    p /= precise_sum(p)
     return p

@@ -13,6 +13,7 @@ import numpy as np
 from engine.config import ExplorationConfig, LinTSConfig
 from engine.exploration.base import Exploration, Float64, Range
 from engine.exploration.compiled import GREATEST, compiled
+from engine.exploration.summation import precise_sum
 from engine.prediction import Part, Prediction
 
 
@@ -165,5 +166,5 @@ def probabilities_of_the_best(mean: Float64, std: Float64, scale: float) -> Floa
         for i in range(count):
             if s[i] == 0.0 and m[i] == certain:
                 p[i] = below / ties
-    p /= p.sum()
+    p /= precise_sum(p)
     return p

@@ -11,6 +11,7 @@ from engine.config import ExplorationConfig, SoftmaxConfig
 from engine.exploration.base import Exploration, Float64, Range
 from engine.exploration.compiled import GREATEST, compiled
 from engine.exploration.schedule import power
+from engine.exploration.summation import precise_sum
 from engine.prediction import Prediction
 
 
@@ -56,14 +57,7 @@ def softmax(scores: Float64, lambda_: float) -> Float64:
     count = len(scores)
     top = scores.max()
     p = np.empty(count)
-    total = lost = 0.0
     for index in range(count):
         p[index] = np.exp(-lambda_ * min(top - scores[index], GREATEST))
-        # Kahan's sum: the rounding of each step is made good in the next.
-        term = p[index] - lost
-        longer = total + term
-        lost = (longer - total) - term
-        total = longer
-    for index in range(count):
-        p[index] /= total
+    p /= precise_sum(p)
     return p

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ValidationError
 from engine.config import (
     FLOAT32_MAX,
     ActionsConfig,
+    CappedIGWConfig,
     DecisionPoint,
+    EpsilonGreedyConfig,
     LinearOracleConfig,
     NumberFeature,
     PolicyConfig,
@@ -99,6 +101,14 @@ def test_a_whole_number_is_milliseconds() -> None:
         (PolicyConfig, {"publish_interval": "10ms"}, "publish_interval"),
         (PolicyConfig, {"drift_exploration": 1.1}, "drift_exploration"),
         (PolicyConfig, {"exploration": {"kind": "psychic"}}, "exploration"),
+        (PolicyConfig, {"exploration": {"kind": "floor", "inner": {"kind": "psychic"}}}, "psychic"),
+        (PolicyConfig, {"exploration": {"kind": "floor", "inner": {"kind": "softmax", "gamma": 1}}}, "gamma"),
+        (PolicyConfig, {"exploration": {"kind": "lints"}}, "'lints' needs std .* 'linear' does not give; choose"),
+        (PolicyConfig, {"exploration": {"kind": "cap", "inner": {"kind": "bag"}}}, "'cap' needs members .* 'linear'"),
+        (PolicyConfig, {"exploration": {"kind": "squarecb", "eliminate": 2.0}}, "'squarecb' needs std"),
+        (EpsilonGreedyConfig, {"epsilon": 1.1}, "epsilon"),
+        (CappedIGWConfig, {"tau": 0.5}, "tau"),
+        (DecisionPoint, {"policy": {"exploration": {"kind": "spanner_igw"}}}, "actions.features is empty; declare"),
         (NumberFeature, {"type": "number", "scale": float("nan")}, "scale"),
         (NumberFeature, {"type": "number", "scale": 1e39}, "scale"),
         (VectorFeature, {"type": "vector", "size": 2, "scale": -1e39}, "scale"),
@@ -157,3 +167,10 @@ def test_features_too_wide_for_the_statistics_are_refused_with_their_size() -> N
 def test_a_range_of_absurd_width_is_refused(width: float) -> None:
     with pytest.raises(ValidationError, match="another unit of reward"):
         RewardConfig(range=(0.0, width))
+
+
+def test_an_exploration_around_another_survives_json() -> None:
+    said = {"kind": "cap", "most": 0.8, "inner": {"kind": "floor", "epsilon": 0.1, "inner": {"kind": "falcon"}}}
+    policy = PolicyConfig.model_validate({"exploration": said})
+    assert PolicyConfig.model_validate_json(policy.model_dump_json()) == policy
+    assert policy.exploration.model_dump(exclude_unset=True) == said

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
-from engine.config import DecisionPoint
+from engine.config import DecisionPoint, ExplorationConfig
 from engine.features import Encoded, Float32
 from engine.oracles import Arrays, LinearOracle
 from engine.policy import OracleFailure, Policy, initial_policy, uniform_pmf
@@ -203,6 +204,72 @@ def test_the_greatest_scores_that_are_allowed_give_a_vector() -> None:
 def test_coefficients_that_do_not_fit_the_columns_are_an_oracle_failure() -> None:
     with pytest.raises(OracleFailure):
         make_policy(oracle=LinearOracle(np.zeros((4, 3)))).predict(encoded())
+
+
+class UnsureOracle(Oracle):
+    """One that says how sure it is, as it is told."""
+
+    def __init__(self, answer: object, std: object) -> None:
+        super().__init__(answer)
+        self.std = std
+
+    def predict_std(self, X: Float32, codes: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return self.predict(X, codes), np.array(self.std, dtype=np.float64)
+
+
+def exploring(**exploration: object) -> DecisionPoint:
+    # As a newer configuration would have it, with an oracle that gives what it needs.
+    made = TypeAdapter(ExplorationConfig).validate_python(exploration)
+    return POINT.model_copy(update={"policy": POINT.policy.model_copy(update={"exploration": made})})
+
+
+@pytest.mark.parametrize(
+    ("exploration", "part"),
+    [
+        ({"kind": "lints"}, "std"),
+        ({"kind": "bag"}, "members"),
+        ({"kind": "cap", "inner": {"kind": "floor", "inner": {"kind": "linucb"}}}, "std"),
+    ],
+)
+def test_an_oracle_that_cannot_give_what_the_exploration_needs_is_refused(
+    exploration: dict[str, object], part: str
+) -> None:
+    with pytest.raises(ValueError, match=f"'{exploration['kind']}' needs {part} .* 'linear' does not give"):
+        make_policy(oracle=Oracle([0.1]), point=exploring(**exploration))
+
+
+def test_an_oracle_that_says_how_sure_it_is_serves_what_needs_it() -> None:
+    wide = exploring(kind="lints").model_copy(update={"reward": POINT.reward.model_copy(update={"range": (0.0, 10.0)})})
+    policy = make_policy(oracle=UnsureOracle([5.0, 4.0, 3.0, 1.0], [0.3, 0.4, 2.0, 0.0]), point=wide)
+    request = encoded()
+    p = policy.pmf(policy.predict(request), request.available)
+    expected = policy.exploration.pmf(
+        Prediction(np.array([0.5, 0.4, 0.3, 0.1]), std=np.array([0.03, 0.04, 0.2, 0.0])), 4
+    )
+    np.testing.assert_allclose(p, expected, rtol=0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("std", "message"),
+    [
+        ([0.1, 0.1], "std of shape"),
+        ([0.1, -0.1, 0.1, 0.1], "negative"),
+        ([0.1, math.nan, 0.1, 0.1], "NaN"),
+        ([0.1, math.inf, 0.1, 0.1], "std inf is not finite"),
+    ],
+)
+def test_an_std_that_cannot_be_used_is_an_oracle_failure(std: list[float], message: str) -> None:
+    policy = make_policy(oracle=UnsureOracle([0.1] * 4, std), point=exploring(kind="linucb"))
+    with pytest.raises(OracleFailure, match=message):
+        policy.predict(encoded())
+
+
+def test_rows_are_there_for_an_exploration_that_looks_at_them() -> None:
+    policy = make_policy(point=exploring(kind="spanner_igw"))
+    request = encoded("north")
+    p = policy.pmf(policy.predict(request), request.available)
+    assert p[0] == 0.0
+    assert abs(math.fsum(p) - 1.0) <= 1e-12
 
 
 def test_the_initial_policy_explores_uniformly_and_knows_no_action() -> None:
