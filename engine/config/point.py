@@ -95,6 +95,10 @@ class PolicyConfig(Model):
         kind = self.oracle.kind
         if kind == "cover" and (self.learning != "plain" or self.memory is not None):
             raise ValueError("oracle.kind cover learns from propensities as it is; leave out learning and memory")
+        if self.learning in ("ips", "dr") and self.memory is not None:
+            raise ValueError(
+                f"learning {self.learning} makes a row of every action, and memory counts rows; choose plain or mtr"
+            )
         if kind in ("trees", "sklearn") and self.memory is not None:
             raise ValueError(f"oracle.kind {kind} has a memory of its own; set oracle.memory, and leave out memory")
         needs = self.exploration.needs

@@ -299,6 +299,7 @@ def test_each_reduction_gives_the_rows_that_it_should() -> None:
     ("policy", "words"),
     [
         ({"oracle": {"kind": "cover"}, "learning": "dr"}, "leave out learning and memory"),
+        ({"learning": "dr", "memory": 100}, "memory counts rows"),
         ({"oracle": {"kind": "trees"}, "memory": 100}, "memory of its own"),
         ({"oracle": {"kind": "sklearn", "estimator": "SVR"}}, "estimator"),
         ({"oracle": {"kind": "online_linear", "interactions": ["id:id"]}}, "interactions"),
