@@ -212,7 +212,9 @@ def speed(quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         rng = np.random.default_rng(repeat)
         for name, (k, candidates) in forms.items():
             for n in lengths:
-                bank = RBOCPDBank(max(1, 100_000 // n), categories=k, candidates=candidates)
+                # The budget is that of the length, so that no false alarm shortens the run.
+                budget = Budget(0.01, max(10_000, n))
+                bank = RBOCPDBank(max(1, 100_000 // n), budget, k, candidates=candidates)
                 taken, run = timed(bank, k, n, rng)
                 times[name][n].append(taken)
                 more[name][n] = {
