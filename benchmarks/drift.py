@@ -11,6 +11,7 @@ import json
 import math
 import subprocess
 import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,10 @@ def figures(found: list[tuple[bool, float]], **more: Any) -> dict[str, Any]:
     }
 
 
-def bocpd(row: Row, seeds: int, target: float) -> dict[str, Any]:
-    """Tune the hazard of BOCPD as the peers are tuned, and test it."""
-    k, tuning = len(row.before), row.draw(TUNING // 2, TUNED_ON, CHANGE)
+@lru_cache
+def hazard_of(before: tuple[float, ...], target: float) -> float:
+    """Tune the hazard of BOCPD as the peers are tuned."""
+    k, tuning = len(before), Row("", before, before).draw(TUNING // 2, TUNED_ON, CHANGE)
 
     def level(x: float) -> float:
         return float(np.mean([bool(BOCPD(math.exp(x), k).update_many(xs)) for xs in tuning]))
@@ -89,7 +91,11 @@ def bocpd(row: Row, seeds: int, target: float) -> dict[str, Any]:
             sensitive, at_sensitive = middle, found
         else:
             quiet, at_quiet = middle, found
-    hazard = math.exp(sensitive if at_sensitive - target <= target - at_quiet else quiet)
+    return math.exp(sensitive if at_sensitive - target <= target - at_quiet else quiet)
+
+
+def bocpd(row: Row, seeds: int, target: float) -> dict[str, Any]:
+    hazard, k = hazard_of(row.before, target), len(row.before)
     return figures([judged(BOCPD(hazard, k).update_many(xs)) for xs in row.draw(seeds, TESTED_ON)], threshold=hazard)
 
 
@@ -212,7 +218,9 @@ def speed(quick: bool) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         rng = np.random.default_rng(repeat)
         for name, (k, candidates) in forms.items():
             for n in lengths:
-                bank = RBOCPDBank(max(1, 100_000 // n), categories=k, candidates=candidates)
+                # The budget is that of the length, so that no false alarm shortens the run.
+                budget = Budget(0.01, max(10_000, n))
+                bank = RBOCPDBank(max(1, 100_000 // n), budget, k, candidates=candidates)
                 taken, run = timed(bank, k, n, rng)
                 times[name][n].append(taken)
                 more[name][n] = {

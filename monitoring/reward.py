@@ -222,7 +222,8 @@ class RewardMonitor:
                 f" {reward_range}; begin with a new monitor"
             )
         settings = monitor._config
-        monitor._detector = RBOCPD.load(arrays["detector"].tobytes(), level or settings.weight)
+        watched = level or settings.weight
+        monitor._detector = RBOCPD.load(arrays["detector"].tobytes(), watched, settings.max_candidates)
         monitor._trail = Trail.restored(fields, arrays)
         monitor._called_at = fields["called_at"]
         return monitor

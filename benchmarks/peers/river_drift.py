@@ -87,6 +87,8 @@ def tuned(make: Make, low: float, high: float, rising: bool, k: int, streams: li
 
 def rows(wanted: dict[str, float], seeds: int, slow_seeds: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    # Rows with the same distribution before the change have the same streams to be tuned on.
+    thresholds: dict[Any, float] = {}
     for name, target in wanted.items():
         row, k = ROWS[name], len(ROWS[name].before)
         tuning, test = row.draw(TUNING, TUNED_ON, CHANGE).tolist(), row.draw(seeds, TESTED_ON).tolist()
@@ -96,7 +98,10 @@ def rows(wanted: dict[str, float], seeds: int, slow_seeds: int) -> dict[str, Any
             if not count:
                 continue
             kept = tuning if detector in NUMERIC else tuning[:count]
-            threshold = tuned(make, low, high, rising, k, kept, target)
+            key = (detector, row.before, target)
+            if key not in thresholds:
+                thresholds[key] = tuned(make, low, high, rising, k, kept, target)
+            threshold = thresholds[key]
             found = [alarms(partial(make, threshold), k, stream, CHANGE) for stream in test[:count]]
             result[name][detector if k == 2 else f"{detector}, one against the rest"] = {
                 "threshold": threshold,

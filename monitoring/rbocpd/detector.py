@@ -162,11 +162,11 @@ class RBOCPD:
         return save_streams(_KIND, self._scan, self._state)
 
     @classmethod
-    def load(cls, data: bytes, weight: AnyWeight | Budget | None = None) -> Self:
+    def load(cls, data: bytes, weight: AnyWeight | Budget | None = None, max_candidates: int | None = None) -> Self:
         """Return the detector that ``save`` wrote; raises ``SnapshotError`` where the bytes are damaged.
 
-        ``weight`` replaces what was saved: the configuration may have changed since.
+        ``weight`` and ``max_candidates`` replace what was saved: the configuration may have changed since.
         """
         detector = cls.__new__(cls)
-        detector._scan, detector._state = load_streams(_KIND, data, weight)
+        detector._scan, detector._state = load_streams(_KIND, data, weight, max_candidates)
         return detector

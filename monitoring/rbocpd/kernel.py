@@ -216,24 +216,8 @@ def statistic(
 
 
 @compiled
-def hull_push(rows: IntArray, length: int, first: int, n: int, ones: int, sign: int) -> int:
-    """Remove from the end of a chain what a new split point makes no vertex; return its length then.
-
-    The chain is the lower (``sign`` 1) or upper (-1) convex hull of the points (observations, ones among them).
-    """
-    while length >= 2:
-        last, previous = first + length - 1, first + length - 2
-        x, y = rows[previous, 0] + rows[previous, 1], rows[previous, 1]
-        dx, dy = rows[last, 0] + rows[last, 1] - x, rows[last, 1] - y
-        if sign * (dx * (ones - y) - dy * (n - x)) > 0:
-            break
-        length -= 1
-    return length
-
-
-@compiled
-def drop_crowded(rows: IntArray, before: FloatArray, first: int, length: int, n: int) -> int:
-    """Remove the inner forecaster whose neighbours are nearest to each other for its age; return the length then."""
+def drop_crowded(rows: IntArray, before: FloatArray, first: int, length: int, n: int) -> None:
+    """Remove the inner forecaster of a chain whose neighbours are nearest to each other for its age."""
     where, least = 1, np.inf
     for i in range(1, length - 1):
         row = first + i
@@ -244,7 +228,6 @@ def drop_crowded(rows: IntArray, before: FloatArray, first: int, length: int, n:
     for row in range(first + where, first + length - 1):
         rows[row] = rows[row + 1]
         before[row] = before[row + 1]
-    return length - 1
 
 
 @compiled
@@ -265,34 +248,14 @@ def thin(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> 
 
 
 @compiled
-def append(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray, x: int) -> bool:
-    """Add the forecaster that begins at the next observation, ``x``; return False if there is no room for it.
-
-    A start before a one is no vertex of the upper hull, and one before a zero none of the lower: the path goes on there
-    as steeply as it can. So each start goes to one of them.
-    """
-    chain = plan[CHAIN]
-    if plan[CANDIDATES] == HULL:
-        zeros, ones = head[COUNTS], head[COUNTS + 1]
-        if zeros + ones == 0:
-            rows[0], rows[chain] = 0, 0
-            head[FIRST], head[SECOND] = 1, 1
-            return True
-        side = 1 - x
-        first = side * chain
-        length = hull_push(rows, head[FIRST + side], first, zeros + ones, ones, 1 - 2 * side)
-        if length == chain:
-            length = drop_crowded(rows, before, first, length, zeros + ones)
-        rows[first + length, 0], rows[first + length, 1] = zeros, ones
-        before[first + length] = np.nan
-        head[FIRST + side] = length + 1
-        return True
+def append(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> bool:
+    """Add the forecaster that begins at the next observation to a chain; return False if there is no room for it."""
     row = head[FIRST]
-    if row == chain:
+    if row == plan[CHAIN]:
         if plan[CANDIDATES] == OCTAVES:
             thin(head, rows, before, plan)
         row = head[FIRST]
-        if row == chain:
+        if row == plan[CHAIN]:
             return False
     for o in range(plan[K_]):
         rows[row, o] = head[COUNTS + o]
@@ -347,10 +310,13 @@ def advance(
     scratch: FloatArray,
     events: IntArray,
     evidences: FloatArray,
+    climbing: bool,
 ) -> tuple[int, int]:
     """Give observation ``xs[i]`` to stream ``streams[i]``, for i from ``begin`` on.
 
-    Stops early where ``events`` is full, or a stream has no room for one more forecaster.
+    Stops early where ``events`` is full, or a stream has no room for one more forecaster. With ``climbing`` nothing is
+    ever restarted; the scale is lowered to what would just raise no alarm. So afterwards ``-shape[0]`` is the greatest
+    evidence that a weight of scale 1 would have had, or what it was before where that is greater.
 
     Returns
     -------
@@ -359,6 +325,7 @@ def advance(
     """
     k, ahead = plan[K_], plan[AHEAD]
     a = 0.5 * plan[TWICE_A]
+    hull = plan[CANDIDATES] == HULL
     found = 0
     current = -1
     for i in range(begin, len(xs)):
@@ -368,8 +335,34 @@ def advance(
         if streams[i] != current:
             current = streams[i]
             mine, its_rows, its_before = head[current], rows[current], before[current]
-        if not append(mine, its_rows, its_before, plan, x):
-            return i, found
+        if not hull:
+            if not append(mine, its_rows, its_before, plan):
+                return i, found
+        elif mine[SEEN] == mine[START]:
+            its_rows[0], its_rows[plan[CHAIN]] = 0, 0
+            mine[FIRST], mine[SECOND] = 1, 1
+        else:
+            # The lower hull (side 0) of the points (observations, ones among them), or the upper one. A start before a
+            # one is no vertex of the upper hull, nor one before a zero of the lower: the path goes on there as steeply
+            # as it can. Written out here, as a call would cost more than it does.
+            ones, zeros = mine[COUNTS + 1], mine[COUNTS]
+            side = 1 - x
+            first = side * plan[CHAIN]
+            last = first + mine[FIRST + side] - 1
+            while last > first:
+                below = its_rows[last - 1, 1]
+                left = its_rows[last - 1, 0] + below
+                dx, dy = its_rows[last, 0] + its_rows[last, 1] - left, its_rows[last, 1] - below
+                if (1 - 2 * side) * (dx * (ones - below) - dy * (zeros + ones - left)) > 0:
+                    break
+                last -= 1
+            last += 1
+            if last - first == plan[CHAIN]:
+                drop_crowded(its_rows, its_before, first, plan[CHAIN], zeros + ones)
+                last -= 1
+            its_rows[last, 0], its_rows[last, 1] = zeros, ones
+            its_before[last] = np.nan
+            mine[FIRST + side] = last - first + 1
         if mine[LEFT] > 0:
             # What the anchor loses on x is the most that any evidence can grow by, its weight apart.
             n, count = mine[SEEN] - mine[START], mine[COUNTS + x]
@@ -386,6 +379,11 @@ def advance(
         best, evidence, bound = statistic(
             mine, its_rows, its_before, plan, shape, symbols, totals, after, logs, growths, scratch
         )
+        if climbing and evidence > TIE:
+            shape[0] -= evidence
+            shape[NEWBORN] -= evidence
+            bound -= evidence
+            evidence = 0.0
         if not evidence > TIE:
             if ahead:
                 mine[LEFT] = ahead
@@ -402,49 +400,3 @@ def advance(
         found += 1
         restart(mine, its_rows, its_before, plan, best)
     return len(xs), found
-
-
-@compiled
-def climb(
-    head: IntArray,
-    slack: FloatArray,
-    rows: IntArray,
-    before: FloatArray,
-    xs: IntArray,
-    plan: IntArray,
-    shape: FloatArray,
-    symbols: FloatArray,
-    totals: FloatArray,
-    after: FloatArray,
-    logs: FloatArray,
-    growths: FloatArray,
-    scratch: FloatArray,
-) -> int:
-    """Give one stream its observations without ever restarting; lower the scale to what would just raise no alarm.
-
-    So afterwards ``-shape[0]`` is the greatest evidence that a weight of scale 1 would have had, or what it was before
-    where that is greater. Returns the observations taken: fewer than given where a row is missing.
-    """
-    k, ahead = plan[K_], plan[AHEAD]
-    a = 0.5 * plan[TWICE_A]
-    mine = head[0]
-    for i in range(len(xs)):
-        x = xs[i]
-        if not append(mine, rows[0], before[0], plan, x):
-            return i
-        if mine[LEFT] > 0:
-            slack[0] -= math.log((mine[SEEN] + a * k) / (mine[COUNTS + x] + a))
-            mine[LEFT] = 0 if slack[0] < MARGIN else mine[LEFT] - 1
-        mine[COUNTS + x] += 1
-        mine[SEEN] += 1
-        if mine[LEFT] > 0:
-            continue
-        _, evidence, bound = statistic(
-            mine, rows[0], before[0], plan, shape, symbols, totals, after, logs, growths, scratch
-        )
-        rise = max(0.0, evidence)
-        shape[0] -= rise
-        shape[NEWBORN] -= rise
-        mine[LEFT] = ahead
-        slack[0] = rise - bound
-    return len(xs)

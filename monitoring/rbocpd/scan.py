@@ -121,15 +121,26 @@ class Scan:
 
     def run(self, state: Streams, streams: IntArray, xs: IntArray) -> list[tuple[int, int, Change]]:
         """Give each stream its observations in turn; return position in the batch, stream and change of each alarm."""
-        found: list[tuple[int, int, Change]] = []
+        return self._advance(state, streams, xs, _machine(self.weight, self.categories, self.predictor))
+
+    def greatest(self, xs: IntArray) -> float:
+        """Return the greatest evidence that a scale of 1 would have in a stream without a restart, or -log scale."""
         machine = _machine(self.weight, self.categories, self.predictor)
+        level = machine.arrays[0].copy()
+        climbing = _Machine(machine.ahead, (level, *machine.arrays[1:]))
+        self._advance(self.empty(1), np.zeros(len(xs), np.int64), xs, climbing, climbing=True)
+        return float(-level[0])
+
+    def _advance(
+        self, state: Streams, streams: IntArray, xs: IntArray, machine: _Machine, *, climbing: bool = False
+    ) -> list[tuple[int, int, Change]]:
+        found: list[tuple[int, int, Change]] = []
         k = self.categories
         events, evidences = np.empty((_EVENTS, kernel.EVENT_COUNTS + 2 * k), np.int64), np.empty(_EVENTS)
+        shape, symbols, totals, after, logs, growths = machine.arrays
         scratch = np.empty(k)
         begin = 0
         while begin < len(xs):
-            plan = self._plan(state, machine.ahead)
-            shape, symbols, totals, after, logs, growths = machine.arrays
             taken, count = kernel.advance(
                 state.head,
                 state.slack,
@@ -138,7 +149,7 @@ class Scan:
                 streams,
                 xs,
                 begin,
-                plan,
+                self._plan(state, machine.ahead),
                 shape,
                 symbols,
                 totals,
@@ -148,6 +159,7 @@ class Scan:
                 scratch,
                 events,
                 evidences,
+                climbing,
             )
             found += [
                 (int(event[kernel.POSITION]), int(event[kernel.STREAM]), _change(event, evidence, k))
@@ -157,33 +169,6 @@ class Scan:
                 _grow(state)
             begin = taken
         return found
-
-    def greatest(self, xs: IntArray) -> float:
-        """Return the greatest evidence that a scale of 1 would have in a stream without a restart, or -log scale."""
-        machine, state = _machine(self.weight, self.categories, self.predictor), self.empty(1)
-        shape, symbols, totals, after, logs, growths = machine.arrays
-        level, scratch = shape.copy(), np.empty(self.categories)
-        begin = 0
-        while begin < len(xs):
-            plan = self._plan(state, machine.ahead)
-            begin += kernel.climb(
-                state.head,
-                state.slack,
-                state.rows,
-                state.before,
-                xs[begin:],
-                plan,
-                level,
-                symbols,
-                totals,
-                after,
-                logs,
-                growths,
-                scratch,
-            )
-            if begin < len(xs):
-                _grow(state)
-        return float(-level[0])
 
     def statistic(self, state: Streams, stream: int) -> float:
         """Return the evidence of the best change in one stream now."""

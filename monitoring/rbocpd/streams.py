@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from engine.errors import SnapshotError
@@ -23,8 +21,10 @@ def save_streams(kind: str, scan: Scan, state: Streams) -> bytes:
     return encode(kind, fields, {**head, "slack": state.slack, **columns, "before": state.before[held]})
 
 
-def load_streams(kind: str, data: bytes, weight: AnyWeight | Budget | None = None) -> tuple[Scan, Streams]:
-    """Return what ``save_streams`` wrote, with another weight if one is given."""
+def load_streams(
+    kind: str, data: bytes, weight: AnyWeight | Budget | None = None, max_candidates: int | None = None
+) -> tuple[Scan, Streams]:
+    """Return what ``save_streams`` wrote, with another weight or bound if one is given."""
     fields, arrays = decode(kind, data)
     try:
         scan = Scan.restored(fields)
@@ -38,16 +38,39 @@ def load_streams(kind: str, data: bytes, weight: AnyWeight | Budget | None = Non
         state.before[held] = arrays["before"]
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise SnapshotError(f"the saved {kind} is incomplete ({error}); discard it and let it start anew") from error
-    if weight is not None:
-        predictor = None if isinstance(weight, Budget) else scan.predictor
-        changed = Scan.of(
-            *(weight, scan.categories, predictor, scan.candidates, scan.max_candidates, scan.per_octave, scan.reseed)
-        )
-        if changed != scan:
-            scan = replace(changed)
-            state.before[:] = np.nan
-            state.head[:, kernel.LEFT] = 0
-    return scan, state
+    # Another weight brings its own predictor, as in a detector that begins with it.
+    predictor = scan.predictor if weight is None or weight == scan.weight else None
+    wanted = Scan.of(
+        scan.weight if weight is None else weight,
+        scan.categories,
+        predictor,
+        scan.candidates,
+        scan.max_candidates if max_candidates is None else max_candidates,
+        scan.per_octave,
+        scan.reseed,
+    )
+    if wanted == scan:
+        return scan, state
+    state.before[:] = np.nan
+    state.head[:, kernel.LEFT] = 0
+    return wanted, state if wanted.chain == scan.chain else _refitted(scan, wanted, state)
+
+
+def _refitted(scan: Scan, wanted: Scan, state: Streams) -> Streams:
+    """Return hulls in chains of another length, without the most crowded starts where there are too many."""
+    fitted = wanted.empty(len(state.head))
+    fitted.head, fitted.slack = state.head, state.slack
+    for stream, head in enumerate(state.head):
+        run = int(head[kernel.SEEN] - head[kernel.START])
+        for side in range(2):
+            column = kernel.FIRST + side
+            first = side * scan.chain
+            for length in range(head[column], wanted.chain, -1):
+                kernel.drop_crowded(state.rows[stream], state.before[stream], first, length, run)
+                head[column] = length - 1
+            kept = head[column]
+            fitted.rows[stream, side * wanted.chain :][:kept] = state.rows[stream, first : first + kept]
+    return fitted
 
 
 def _held(scan: Scan, state: Streams) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:

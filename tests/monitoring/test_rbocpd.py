@@ -240,7 +240,24 @@ def test_weight_can_be_changed_at_a_restore() -> None:
     always.update_many(stream(1, (0.5, 20)))
     assert eager.statistic() > detector.statistic()
     assert eager.scan.weight == EAGER
-    assert RBOCPD.load(detector.save(), weight=Budget()).scan.predictor == "kt"
+    assert RBOCPD.load(detector.save(), weight=Budget()).scan == RBOCPD().scan
+    assert RBOCPD.load(RBOCPD().save(), weight=AnytimeWeight(0.001)).scan == detector.scan
+    assert RBOCPD.load(RBOCPD(EAGER, predictor="kt").save(), weight=EAGER).scan.predictor == "kt"
+
+
+def test_memory_can_be_changed_at_a_restore() -> None:
+    xs = stream(1, (0.5, 3000))
+    detector = RBOCPD()
+    detector.update_many(xs)
+    wide = RBOCPD.load(detector.save(), max_candidates=512)
+    assert wide.statistic() == detector.statistic()
+    assert list(wide.starts) == list(detector.starts)
+    narrow = RBOCPD.load(detector.save(), max_candidates=16)
+    assert narrow.forecasters <= 16 < detector.forecasters
+    assert set(narrow.starts) < set(detector.starts)
+    (change,) = narrow.update_many([1] * 60)
+    assert abs(change.index - 3000) <= 3
+    assert wide.update_many([1] * 60) == detector.update_many([1] * 60)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "flip", "foreign", "other kind", "old kind", "incomplete"])
