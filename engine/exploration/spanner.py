@@ -78,32 +78,58 @@ def _squared_lengths(rows: Float32, weights: Float64) -> Float64:
     return lengths
 
 
-@compiled("float64[:,::1](float64[:,::1])", nogil=True)
-def _duals(basis: Float64) -> Float64:
-    """Return G with coefficients c = G x of any x in the span of the rows of ``basis``."""
-    return np.ascontiguousarray(np.linalg.pinv(basis).T)
+@compiled("int64[::1](float64[::1], int64)", nogil=True)
+def _pool(squared: Float64, size: int) -> Int64:
+    """Return about ``size`` rows to begin with: half of them the longest, half a sample.
+
+    The sample goes by a hash of the length's last bits, so that the order of rows does not matter. Of rows that tie in
+    length only so many are taken.
+    """
+    n = len(squared)
+    if n <= size:
+        return np.arange(n)
+    least = np.partition(squared, n - size // 2)[n - size // 2]
+    bits = squared.view(np.uint64)
+    share = np.uint64(2**32 * (0.5 * size) / n)
+    pool = np.empty(size, dtype=np.int64)
+    filled = 0
+    for i in range(n):
+        hashed = (bits[i] * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+        if filled < size and (squared[i] >= least or hashed < share):
+            pool[filled] = i
+            filled += 1
+    return pool[:filled]
 
 
-@compiled(
-    "Tuple((int64, int64, float64))(float32[:,::1], float64[::1], float64[::1], float64[:,::1], float64)", nogil=True
-)
-def _worst(rows: Float32, weights: Float64, squared: Float64, duals: Float64, bound: float) -> tuple[int, int, float]:
-    """Return row, place in the spanner and size of the greatest coefficient that exceeds ``bound``; row -1: none does.
+@compiled("float64[:,::1](float32[:,::1], float64[::1], int64[::1])", nogil=True)
+def _scaled(rows: Float32, weights: Float64, index: Int64) -> Float64:
+    scaled = np.empty((len(index), rows.shape[1]))
+    for p in range(len(index)):
+        for j in range(rows.shape[1]):
+            scaled[p, j] = weights[index[p]] * rows[index[p], j]
+    return scaled
+
+
+@compiled("int64[::1](float32[:,::1], float64[::1], float64[::1], float64[:,::1], float64)", nogil=True)
+def _beyond(rows: Float32, weights: Float64, squared: Float64, duals: Float64, bound: float) -> Int64:
+    """Return, for each place of the spanner where one exceeds ``bound``, the row with the greatest coefficient.
 
     A row is passed over where its length alone keeps its coefficients below the bound (Cauchy-Schwarz). The others are
     multiplied in blocks.
     """
     n, width = rows.shape
+    rank = len(duals)
     longest = 0.0
-    for k in range(len(duals)):
+    for k in range(rank):
         longest = max(longest, np.dot(duals[k], duals[k]))
     transposed = np.ascontiguousarray(duals.T).astype(np.float32)
     block = np.empty((_BLOCK, width), dtype=np.float32)
     index = np.empty(_BLOCK, dtype=np.int64)
-    found, place, size = -1, -1, bound
+    found = np.full(rank, -1)
+    sizes = np.full(rank, np.float32(bound))
     filled = 0
     for i in range(n):
-        if squared[i] * longest > size * size:
+        if squared[i] * longest > bound * bound:
             scale = np.float32(weights[i])
             for j in range(width):
                 block[filled, j] = scale * rows[i, j]
@@ -112,11 +138,43 @@ def _worst(rows: Float32, weights: Float64, squared: Float64, duals: Float64, bo
         if filled == _BLOCK or (i == n - 1 and filled > 0):
             coefficients = np.dot(block[:filled], transposed)
             for r in range(filled):
-                for k in range(len(duals)):
-                    if abs(coefficients[r, k]) > size:
-                        found, place, size = index[r], k, abs(coefficients[r, k])
+                greater = False
+                for k in range(rank):
+                    greater |= abs(coefficients[r, k]) > sizes[k]
+                if greater:
+                    for k in range(rank):
+                        if abs(coefficients[r, k]) > sizes[k]:
+                            found[k], sizes[k] = index[r], abs(coefficients[r, k])
             filled = 0
-    return found, place, size
+    return found[found >= 0]
+
+
+@compiled("boolean(float64[:,::1], int64[::1], int64[::1], float64[:,::1], float64)", nogil=True)
+def _swap(scaled: Float64, index: Int64, picks: Int64, duals: Float64, bound: float) -> bool:
+    """Swap rows into the spanner until none of ``scaled`` has a coefficient beyond ``bound``; say whether one was.
+
+    Each swap multiplies the determinant by more than the bound, so that it comes to an end. ``picks`` and ``duals`` are
+    changed.
+    """
+    coefficients = np.dot(scaled, duals.T.copy())
+    swapped = False
+    while True:
+        row, place, size = -1, -1, bound
+        for r in range(len(scaled)):
+            for k in range(len(duals)):
+                if abs(coefficients[r, k]) > size:
+                    row, place, size = r, k, abs(coefficients[r, k])
+        if row < 0:
+            return swapped
+        swapped = True
+        picks[place] = index[row]
+        by = coefficients[row].copy()
+        duals[place] /= by[place]
+        coefficients[:, place] /= by[place]
+        for k in range(len(duals)):
+            if k != place:
+                duals[k] -= by[k] * duals[place]
+                coefficients[:, k] -= by[k] * coefficients[:, place]
 
 
 @compiled("int64[::1](float32[:,::1], float64[::1], float64)", nogil=True)
@@ -128,23 +186,15 @@ def _spanner(rows: Float32, weights: Float64, bound: float) -> Int64:
     if longest == 0.0:
         return picks[:0]
 
-    # First picks: each time the row that is farthest from the span of those before it, among the longest rows.
-    pool = np.arange(n)
-    size = min(n, _POOL * width)
-    if size < n:
-        least = np.partition(squared, n - size)[n - size]
-        pool = np.flatnonzero(squared >= least)
+    # First picks: each time the row that is farthest from the span of those before it.
+    pool = _pool(squared, _POOL * width)
     rank = 0
     orthonormal = np.zeros((len(picks), width))
     while True:
+        scaled = _scaled(rows, weights, pool)
         residual = squared[pool].copy()
-        scaled = np.empty((len(pool), width))
-        for p in range(len(pool)):
-            for j in range(width):
-                scaled[p, j] = weights[pool[p]] * rows[pool[p], j]
         for k in range(rank):
             residual -= np.dot(scaled, orthonormal[k]) ** 2
-        before = rank
         while rank < len(picks):
             farthest = int(residual.argmax())
             if residual[farthest] <= _RANK * _RANK * longest:
@@ -154,36 +204,23 @@ def _spanner(rows: Float32, weights: Float64, bound: float) -> Int64:
                 for k in range(rank):
                     direction -= np.dot(orthonormal[k], direction) * orthonormal[k]
             length = np.sqrt(np.dot(direction, direction))
-            if length <= _RANK * np.sqrt(longest):
-                residual[farthest] = 0.0
-                continue
-            orthonormal[rank] = direction / length
-            picks[rank] = pool[farthest]
-            residual -= np.dot(scaled, orthonormal[rank]) ** 2
             residual[farthest] = 0.0
-            rank += 1
-        if len(pool) == n or rank == len(picks) or (rank == before and before > 0):
+            if length > _RANK * np.sqrt(longest):
+                orthonormal[rank] = direction / length
+                picks[rank] = pool[farthest]
+                residual -= np.dot(scaled, orthonormal[rank]) ** 2
+                residual[farthest] = 0.0
+                rank += 1
+        if len(pool) == n or rank == len(picks):
             break
-        # What the longest rows do not span may be spanned by others: then all are looked at, once.
+        # What these do not span may be spanned by others: then all are looked at.
         pool = np.arange(n)
 
-    basis = np.empty((rank, width))
-    for k in range(rank):
-        for j in range(width):
-            basis[k, j] = weights[picks[k]] * rows[picks[k], j]
-    duals = _duals(basis)
-    # Each swap multiplies the determinant by more than the bound: it comes to an end.
+    picks = picks[:rank]
+    duals = np.ascontiguousarray(np.linalg.pinv(_scaled(rows, weights, picks)).T)
+    # In the pool a little better than asked for, so that few of the others are beyond the bound.
+    _swap(scaled, pool, picks, duals, 1.0 + 0.25 * (bound - 1.0))
     while True:
-        row, place, _ = _worst(rows, weights, squared, duals, bound)
-        if row < 0:
-            return picks[:rank]
-        x = weights[row] * rows[row].astype(np.float64)
-        coefficients = np.dot(duals, x)
-        if abs(coefficients[place]) <= bound:  # by rounding alone
-            return picks[:rank]
-        picks[place] = row
-        renewed = duals[place] / coefficients[place]
-        for k in range(rank):
-            if k != place:
-                duals[k] -= coefficients[k] * renewed
-        duals[place] = renewed
+        beyond = _beyond(rows, weights, squared, duals, bound)
+        if len(beyond) == 0 or not _swap(_scaled(rows, weights, beyond), beyond, picks, duals, bound):
+            return picks

@@ -52,9 +52,10 @@ def test_the_probabilities_of_all_lists_have_sum_1(weights: list[float], slots: 
 
 def test_lists_are_drawn_as_often_as_their_probability_says() -> None:
     model = PlackettLuce(P)
-    probabilities: dict[tuple[int, ...], float] = {
-        order: p for order in itertools.permutations(range(5), 3) if (p := model.probability(order)) > 0.0
-    }
+    probabilities: dict[tuple[int, ...], float] = {}
+    for order in itertools.permutations(range(5), 3):
+        if model.probability(order) > 0.0:
+            probabilities[order] = model.probability(order)
     assert len(probabilities) == 24
     counts = drawn(lambda decision_id: model.draw_slate(decision_id, "salt", 3), 20_000)
     assert chi_square(counts, probabilities) < 49.73, "exceeded by 1 in 1000 with 23 degrees of freedom"
