@@ -34,7 +34,12 @@ class Contender:
     configuration: dict[str, Any]
 
 
-RIDGE = {"kind": "recursive_ridge", "structure": "per_action", "noise": 1.0, "features": {"kind": "fourier"}}
+RIDGE = {
+    "kind": "recursive_ridge",
+    "structure": "per_action",
+    "noise": 1.0,
+    "features": {"kind": "fourier", "size": 192},
+}
 FIRST_ORDER = {"kind": "online_linear", "interactions": ["context:id"], "rate": 0.5}
 
 
@@ -46,7 +51,7 @@ def linucb(alpha: float) -> dict[str, Any]:
 def leeway(quick: bool) -> list[Contender]:
     """Return Leeway's: one oracle of second order and five explorations, and one of first order."""
     explorations: list[tuple[str, str, dict[str, Any]]] = [
-        *(("LinUCB with floor", f"alpha {alpha}", linucb(alpha)) for alpha in ([0.2] if quick else [0.1, 0.2])),
+        *(("LinUCB with floor", f"alpha {alpha}", linucb(alpha)) for alpha in ([0.15] if quick else [0.1, 0.15, 0.2])),
         *(
             ("SquareCB", f"gamma {scale}", {"kind": "squarecb", "gamma_scale": scale})
             for scale in ([30.0] if quick else [10.0, 30.0, 100.0])
@@ -56,8 +61,12 @@ def leeway(quick: bool) -> list[Contender]:
             for scale in ([10.0] if quick else [3.0, 10.0, 30.0])
         ),
         *(
-            ("FALCON", f"constant {constant}", {"kind": "falcon", "constant": constant, "complexity": 10.0})
-            for constant in ([30.0] if quick else [10.0, 30.0, 100.0])
+            (
+                "FALCON",
+                f"constant {constant}, growth {growth}",
+                {"kind": "falcon", "constant": constant, "growth": growth},
+            )
+            for constant, growth in ([(10.0, 1.25)] if quick else [(10.0, 2.0), (10.0, 1.25), (10.0, 1.1), (3.0, 1.1)])
         ),
     ]
     found = [

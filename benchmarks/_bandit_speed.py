@@ -21,7 +21,7 @@ VW = Contender("VW", "squarecb", VOWPAL_WABBIT, {"way": "one_at_a_time", "flags"
 SECOND = Contender(
     "second order", "linucb", None, {"oracle": {**RIDGE, "features": {"kind": "raw"}}, "exploration": linucb(0.1)}
 )
-FOURIER = Contender("second order, 128 Fourier features", "linucb", None, {"oracle": RIDGE, "exploration": linucb(0.1)})
+FOURIER = Contender("second order, 192 Fourier features", "linucb", None, {"oracle": RIDGE, "exploration": linucb(0.1)})
 LINUCB = Contender("obp LinUCB", "epsilon 0.1", OBP, {"epsilon": 0.1})
 
 

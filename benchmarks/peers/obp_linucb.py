@@ -14,6 +14,8 @@ import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks._bandit_problem import Bandit
 
 
@@ -35,9 +37,9 @@ def run(job: dict[str, Any]) -> None:
     for name in job["sets"]:
         for seed in job["seeds"]:
             bandit = Bandit(Path(job["folder"]) / f"{name}.npz", seed, job["rows"])
-            width = bandit.contexts.shape[1]
-            policy = LinUCB(dim=width, n_actions=bandit.actions, random_state=seed, **job["configuration"])
-            contexts = bandit.contexts.astype(float)
+            # It has no intercept of its own, and is the better for one.
+            contexts = np.hstack([np.ones((len(bandit), 1)), bandit.contexts])
+            policy = LinUCB(dim=contexts.shape[1], n_actions=bandit.actions, random_state=seed, **job["configuration"])
             began = time.process_time()
             for number in range(len(bandit)):
                 context = contexts[number : number + 1]

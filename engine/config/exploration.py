@@ -90,11 +90,12 @@ class FastCBConfig(_Scheduled):
 
 
 class FalconConfig(_Plain):
-    """Inverse gap weighting in epochs, each twice as long as the one before."""
+    """Inverse gap weighting in epochs, each longer than the one before by a factor."""
 
     kind: Literal["falcon"] = "falcon"
     constant: float = Field(0.5, ge=0, allow_inf_nan=False, description="1/2: FALCON+; 1/30: FALCON")
     complexity: float = Field(10.0, gt=0, allow_inf_nan=False, description="of the oracle: about its coefficients")
+    growth: float = Field(2.0, ge=1.01, le=16, description="of the epochs' ends: 2 doubles what was learned in each")
 
 
 class RegCBConfig(_Plain):

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from engine.config import ExplorationConfig, LinUCBConfig
 from engine.exploration.base import Exploration, Float64, Range
+from engine.exploration.compiled import compiled
 from engine.exploration.greedy import greedy
 from engine.prediction import Part, Prediction
 
@@ -49,5 +48,10 @@ class LinUCB(Exploration):
     def vector(self, prediction: Prediction, learned: int) -> Float64:
         """Return the vector."""
         assert prediction.std is not None
-        with np.errstate(over="ignore"):
-            return greedy(prediction.mean + self.alpha * prediction.std, 0.0)
+        return greedy(upper_bounds(prediction.mean, prediction.std, self.alpha), 0.0)
+
+
+@compiled("float64[::1](float64[::1], float64[::1], float64)")
+def upper_bounds(mean: Float64, std: Float64, alpha: float) -> Float64:
+    """Return mean + alpha * std."""
+    return mean + alpha * std

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -145,24 +146,27 @@ def batch(
             f"X {rows.shape}, rewards {targets.shape} and weights {w.shape} do not fit {count} actions of width {width}"
         )
     # A sum that is finite has no summand that is not; only where it is not is it looked at closely.
-    if not np.isfinite(targets.sum()) and not np.isfinite(targets).all():
+    if not math.isfinite(targets.sum()) and not np.isfinite(targets).all():
         raise ValueError(f"rewards[{int(np.argmin(np.isfinite(targets)))}] is not finite")
-    if count and not (w.min() >= 0.0 and w.max() < np.inf):
+    if weights is not None and count and not (w.min() >= 0.0 and w.max() < np.inf):
         raise ValueError(f"weights must be finite and not negative, got {w.min()} to {w.max()}")
     return rows, targets, w
 
 
 def _with_std(oracle: Oracle, X: Float32, codes: Int64) -> Prediction:
-    if not isinstance(oracle, UncertainOracle):
+    # Asked for the one method: isinstance of a protocol takes longer than a prediction.
+    ask = getattr(oracle, "predict_std", None)
+    if ask is None:
         raise TypeError(f"oracle {oracle.kind!r} has no uncertainty; choose an exploration that needs none")
-    mean, std = oracle.predict_std(X, codes)
+    mean, std = ask(X, codes)
     return Prediction(mean, std=std)
 
 
 def _with_members(oracle: Oracle, X: Float32, codes: Int64) -> Prediction:
-    if not isinstance(oracle, EnsembleOracle):
+    ask = getattr(oracle, "predict_members", None)
+    if ask is None:
         raise TypeError(f"oracle {oracle.kind!r} has no members; choose an exploration that needs none")
-    mean, members = oracle.predict_members(X, codes)
+    mean, members = ask(X, codes)
     return Prediction(mean, members=members)
 
 

@@ -356,12 +356,12 @@ class LiveRidge:
 
     def predict_std(self, X: Float32, codes: Int64) -> tuple[Float64, Float64]:
         """Return mean and standard deviation of each row's expected reward."""
-        mean, variance, Z = self._moments(X, codes)
+        mean, std, Z = self._moments(X, codes)
         learner = self._learner
         if learner._unseen and not codes.all():
             new = codes == 0
-            variance[new] = (Z[new] ** 2 / learner._L[0]).sum(axis=1)
-        return mean, learner.noise * np.sqrt(np.maximum(variance, 0.0))
+            std[new] = learner.noise * np.sqrt((Z[new] ** 2 / learner._L[0]).sum(axis=1))
+        return mean, std
 
     def _blocks(self, codes: Int64) -> Int64:
         return _checked(codes, len(self._learner.vocabulary), shared=self._learner._structure == _SHARED)
@@ -369,12 +369,12 @@ class LiveRidge:
     def _moments(self, X: Float32, codes: Int64) -> tuple[Float64, Float64, Float64]:
         learner = self._learner
         Z = learner.features.transform(X)
-        out, variance = np.empty(len(Z)), np.empty(len(Z))
-        blocks = self._blocks(codes)
-        prior = learner._m[0] if learner._structure == _HIERARCHICAL else np.zeros(Z.shape[1])
-        learner._kernels.follow(Z, blocks, learner._P, learner._m, learner._L, prior, out, variance)
-        out += learner.columns.low
-        return out, variance, Z
+        mean, std = np.empty(len(Z)), np.empty(len(Z))
+        learner._kernels.follow(
+            Z, self._blocks(codes), learner._P, learner._m, learner._L, learner._structure == _HIERARCHICAL,
+            learner.columns.low, learner.noise, mean, std,
+        )  # fmt: skip
+        return mean, std, Z
 
     def arrays(self) -> Arrays:
         """Return those of the oracle at this moment."""
@@ -383,10 +383,12 @@ class LiveRidge:
 
 def _checked(codes: Int64, actions: int, *, shared: bool) -> Int64:
     """Return the regression of each row; raises ``IndexError`` where compiled code would read beyond the arrays."""
+    from engine.oracles import ridge_kernels
+
     if shared:
         return np.zeros(len(codes), np.int64)
     blocks = np.ascontiguousarray(codes, dtype=np.int64)
-    if len(blocks) and not 0 <= blocks.min() <= blocks.max() <= actions:
+    if not ridge_kernels.within(blocks, actions):
         raise IndexError(f"codes {blocks.min()} to {blocks.max()} for {actions} actions")
     return blocks
 

@@ -25,6 +25,15 @@ _VECTOR = _read(float64, 1)
 _CODES = _read(int64, 1)
 
 
+@njit(boolean(_CODES, int64), cache=True)
+def within(codes: Int64, most: int) -> bool:
+    """Say whether every code is one of 0, 1, ..., ``most``: a tenth of what two reductions of NumPy take."""
+    for code in codes:
+        if not 0 <= code <= most:
+            return False
+    return True
+
+
 @njit(int64(_ROWS, int64, int64, int64, int64[::1]), cache=True)
 def nonzero(Z: Float64, row: int, start: int, stop: int, columns: Int64) -> int:
     """Write the columns of a row that are not 0, and return how many there are."""
@@ -125,11 +134,28 @@ def gain(
     return mean, q
 
 
-@njit(void(_ROWS, _CODES, _read(float64, 3), _ROWS, _ROWS, _VECTOR, float64[::1], float64[::1]), cache=True)
+@njit(
+    void(
+        _ROWS, _CODES, _read(float64, 3), _ROWS, _ROWS, boolean, float64, float64, float64[::1], float64[::1]
+    ),
+    cache=True,
+)  # fmt: skip
 def follow(
-    Z: Float64, codes: Int64, P: Float64, m: Float64, L: Float64, prior: Float64, out: Float64, variance: Float64
+    Z: Float64,
+    codes: Int64,
+    P: Float64,
+    m: Float64,
+    L: Float64,
+    hierarchical: bool,
+    low: float,
+    noise: float,
+    mean: Float64,
+    std: Float64,
 ) -> None:
-    """Write z'(m + P L prior) and z' P z of each row, with the matrices of its code: no coefficients are needed."""
+    """Write low + z'(m + P L m[0]) and noise sqrt(z' P z) of each row, with the matrices of its code.
+
+    ``m[0]`` enters where ``hierarchical``, and no coefficients need to be there.
+    """
     d = Z.shape[1]
     columns = np.empty(d, dtype=np.int64)
     u = np.empty(d)
@@ -137,7 +163,9 @@ def follow(
     for row in range(len(Z)):
         k = codes[row]
         n = nonzero(Z, row, 0, d, columns)
-        out[row], variance[row] = gain(Z, row, columns, n, P, m, L, prior if k > 0 else nothing, k, u)
+        value, square = gain(Z, row, columns, n, P, m, L, m[0] if hierarchical and k > 0 else nothing, k, u)
+        mean[row] = low + value
+        std[row] = noise * math.sqrt(max(square, 0.0))
 
 
 @njit(

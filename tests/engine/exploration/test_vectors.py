@@ -218,6 +218,12 @@ def test_falcon_is_due_when_a_power_of_two_was_passed(served: int, more: int) ->
     assert SquareCB().due(served, served + more)
 
 
+@given(served=st.integers(0, 10**6), more=st.integers(0, 10**6), growth=st.sampled_from([1.1, 1.25, 1.5, 3.0, 10.0]))
+def test_falcon_is_due_when_a_power_of_its_growth_was_passed(served: int, more: int, growth: float) -> None:
+    passed = any(served < growth**m <= served + more for m in range(150))
+    assert Falcon(growth=growth).due(served, served + more) == passed
+
+
 # ---- simple ones, as another implementation's tests have them
 
 
