@@ -37,6 +37,7 @@ class Cluster(EmbeddedLog):
         self.away = False
         self.wrong = ""
         self.loses_answers = False
+        self.lost_answers = 0
         self.asked = threading.Event()
         self.let = threading.Event()
         self.let.set()
@@ -54,6 +55,7 @@ class Cluster(EmbeddedLog):
         self._reach()
         super().append(messages)
         if self.loses_answers:
+            self.lost_answers += 1
             raise LogError("no answer")
 
     def _reach(self) -> None:
@@ -110,6 +112,9 @@ class World:
             assert time.monotonic() < end, "in vain"
             time.sleep(0.002)
 
+    def counted(self, count: Callable[[], int], before: int) -> None:
+        self.eventually(lambda: count() > before)
+
     def drained(self) -> None:
         self.eventually(lambda: self.spool.waiting == 0)
 
@@ -160,8 +165,12 @@ def test_nothing_is_lost_or_out_of_order_while_the_cluster_comes_and_goes(world:
         for turn in range(30):
             world.cluster.away = turn % 5 in (1, 2)
             world.cluster.loses_answers = turn % 5 == 3
+            errors, lost_answers = world.errors, world.cluster.lost_answers
             shipping.append(decisions(*range(turn * 10, turn * 10 + 10)))
-            time.sleep(0.003)
+            if world.cluster.away:
+                world.counted(lambda: world.errors, errors)
+            elif world.cluster.loses_answers:
+                world.counted(lambda: world.cluster.lost_answers, lost_answers)
         world.cluster.away = world.cluster.loses_answers = False
         world.drained()
     assert once(world.arrived()) == expected(*range(300))
