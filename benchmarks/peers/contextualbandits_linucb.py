@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contextualbandits.online import LinUCB
+from contextualbandits.online import LinUCB  # type: ignore[import-not-found, unused-ignore]
 
 from benchmarks._bandit_problem import Bandit
 

@@ -22,7 +22,8 @@ from benchmarks._bandit_problem import Bandit
 def linucb() -> Any:
     """Return its class; the package's own start imports torch, which this class has no use for."""
     found = importlib.util.find_spec("obp")
-    assert found is not None and found.submodule_search_locations is not None
+    assert found is not None
+    assert found.submodule_search_locations is not None
     root = Path(found.submodule_search_locations[0])
     for name, folder in (("obp", root), ("obp.policy", root / "policy")):
         package = types.ModuleType(name)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import vowpalwabbit
+import vowpalwabbit  # type: ignore[import-not-found, unused-ignore]
 
 from benchmarks._bandit_problem import Bandit
 

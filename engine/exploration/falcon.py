@@ -37,7 +37,8 @@ class Falcon(Exploration):
     Notes
     -----
     ``due`` keeps the learner from publishing within an epoch; a policy is immutable, so that the number of feedbacks
-    that it has learned is n. Feedback comes in batches: an epoch may begin a little later than at growth^m, and n says so.
+    that it has learned is n. Feedback comes in batches: an epoch may begin a little later than at growth^m, and n says
+    so.
 
     Examples
     --------

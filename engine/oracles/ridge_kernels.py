@@ -28,10 +28,10 @@ _CODES = _read(int64, 1)
 @njit(boolean(_CODES, int64), cache=True)
 def within(codes: Int64, most: int) -> bool:
     """Say whether every code is one of 0, 1, ..., ``most``: a tenth of what two reductions of NumPy take."""
+    wrong = 0
     for code in codes:
-        if not 0 <= code <= most:
-            return False
-    return True
+        wrong += code < 0 or code > most
+    return wrong == 0
 
 
 @njit(int64(_ROWS, int64, int64, int64, int64[::1]), cache=True)
