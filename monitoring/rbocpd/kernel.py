@@ -10,7 +10,7 @@ State of S streams with K categories, up to R forecasters each:
 - ``before`` (S, R) float64: log of the part of its weight and likelihood that no later observation changes, NaN until
   it is needed.
 
-``plan`` (8,) int64 and ``shape`` (8,) float64 say what to do, see their indices below. The tables hold, for each count
+``plan`` (8,) int64 and ``shape`` (10,) float64 say what to do, see their indices below. The tables hold, for each count
 below their length, log Gamma(count + a) - log Gamma(a), log Gamma(count + K a) - log Gamma(K a), the part of the
 statistic that depends on n2 alone, and log(count); a is 1 for Laplace's rule and 1/2 for that of Krichevsky and
 Trofimov. Beyond the tables Stirling's series is used.
@@ -34,8 +34,8 @@ K_, CANDIDATES, CHAIN, PER_OCTAVE, TWICE_A, RESEED, FORMULA, AHEAD = range(8)
 #: Values of ``plan[CANDIDATES]``.
 HULL, OCTAVES, ALL = range(3)
 #: Entries of ``shape``: five parameters of the weight, and the most that the log weight of a forecaster which is
-#: not yet born can be within the look ahead; log Gamma(a) and log Gamma(K a).
-NEWBORN, SYMBOL, TOTAL = 5, 6, 7
+#: not yet born can be within the look ahead; log Gamma(a) and log Gamma(K a); knee and ceiling.
+NEWBORN, SYMBOL, TOTAL, KNEE, CEILING = 5, 6, 7, 8, 9
 #: Evidence below this is rounding: two hypotheses can explain a short segment equally well.
 TIE = 1e-9
 #: The look ahead ends this much early, for what rounding may add up to.
@@ -177,7 +177,7 @@ def statistic(
     for o in range(k):
         scratch[o] = (n + ahead - 1 + a * k) / (counts[o] + a)
     late = plan[FORMULA] == 0 and shape[2] > 0.0
-    knee = math.exp(shape[3]) * n if late else 0.0
+    knee, ceiling = shape[KNEE] * n, shape[CEILING] * n
     log_knee = shape[3] + log_count(logs, n)
     best, evidence, bound = -1, -np.inf, shape[NEWBORN]
     for chain in range(2):
@@ -199,9 +199,12 @@ def statistic(
                     n2 += count
                     value += log_gamma_ratio(symbols, count, a, shape[SYMBOL])
             value += after[n2] if n2 < len(after) else after_of(plan, shape, after, n2)
-            if late and float(n - n2) * n2 > knee:
-                beyond = log_count(logs, n - n2) + log_count(logs, n2) - log_knee
-                value += shape[2] * min(beyond, shape[4] - shape[3])
+            if late:
+                area = float(n - n2) * n2
+                if area >= ceiling:
+                    value += shape[2] * (shape[4] - shape[3])
+                elif area > knee:
+                    value += shape[2] * (log_count(logs, n - n2) + log_count(logs, n2) - log_knee)
             if value > evidence:
                 best, evidence = row, value
             if ahead:

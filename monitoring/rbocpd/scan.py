@@ -233,7 +233,8 @@ def _machine(weight: AnyWeight, categories: int, predictor: Predictor) -> _Machi
     twice_a = _TWICE_A[predictor]
     ahead, newborn = _look_ahead(weight, categories) if isinstance(weight, ShapedWeight) else (0, 0.0)
     constants = (math.lgamma(0.5 * twice_a), math.lgamma(0.5 * twice_a * categories))
-    shape = np.array([*weight.parameters, newborn, *constants])
+    bounds = (weight.knee, weight.ceiling) if isinstance(weight, ShapedWeight) else (0.0, 0.0)
+    shape = np.array([*weight.parameters, newborn, *constants, *bounds])
     symbols, totals = tables.log_gamma_ratios(twice_a), tables.log_gamma_ratios(twice_a * categories)
     after = np.empty(tables.LENGTH)
     plan = np.zeros(kernel.AHEAD + 1, np.int64)

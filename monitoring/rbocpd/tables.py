@@ -9,8 +9,8 @@ import numpy as np
 
 from monitoring.detector import FloatArray
 
-#: Entries of a table (1 MB). Beyond, Stirling's series to 1/(12 x) is exact to the last bits.
-LENGTH = 1 << 17
+#: Entries of a table (2 MB). Beyond, Stirling's series to 1/(12 x) is exact to the last bits.
+LENGTH = 1 << 18
 
 
 @lru_cache(maxsize=64)
