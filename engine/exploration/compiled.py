@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numba
 
@@ -16,7 +16,8 @@ GREATEST = 1.7976931348623157e308
 def compiled(signature: str, *, nogil: bool = False, fastmath: bool = False) -> Callable[[F], F]:
     """Compile a function for one signature when its module is imported, so that no decision ever waits for it.
 
-    The result is kept on disk (``NUMBA_CACHE_DIR`` says where, else beside the module). Division follows IEEE 754.
+    The result is kept on disk (``NUMBA_CACHE_DIR`` says where, else beside the module); where nothing can be written,
+    as in a read-only container without a home, each process compiles again. Division follows IEEE 754.
 
     Parameters
     ----------
@@ -29,7 +30,10 @@ def compiled(signature: str, *, nogil: bool = False, fastmath: bool = False) -> 
     """
 
     def compile_(function: F) -> F:
-        made = numba.njit(signature, cache=True, nogil=nogil, fastmath=fastmath, error_model="numpy")
-        return cast(F, made(function))
+        settings: dict[str, Any] = {"nogil": nogil, "fastmath": fastmath, "error_model": "numpy"}
+        try:
+            return cast(F, numba.njit(signature, cache=True, **settings)(function))
+        except RuntimeError:  # no place for the cache
+            return cast(F, numba.njit(signature, **settings)(function))
 
     return compile_
