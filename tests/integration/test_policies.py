@@ -15,7 +15,7 @@ from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
 from engine.client import Decided, LeewayClient
 from engine.oracles import LinearLearner
 from engine.policy import Policy, initial_policy
-from engine.store import PolicyStore
+from engine.store import PolicyStore, write_atomically
 from streaming.opening import open_log
 from streaming.replaying import replay_log
 from tests.integration.service import ACTIONS, CONTEXT, Service, eventually, running, settings
@@ -121,7 +121,7 @@ def test_a_policy_that_cannot_serve_leaves_the_one_before(
             store.set_current("offers", "g7.7-0123abcd")
             words = "no such policy file"
         case "a pointer of other bytes":
-            pointer.write_bytes(b"\xff\xfe\x00\x9c")
+            write_atomically(pointer, b"\xff\xfe\x00\x9c")  # else it may be read while it is empty, as one error more
             words = "policy file"
         case _:
             bad = replace(initial_policy("offers", service.config.points()["offers"], 0), update=102)
