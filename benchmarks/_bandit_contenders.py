@@ -97,7 +97,12 @@ VW_QUICK = {"greedy": ["--epsilon 0"], "squarecb": ["--squarecb --gamma_scale 10
 def peers(quick: bool) -> list[Contender]:
     """Return the peers'; in a quick run the configurations alone that were best in the full one."""
     found = [
-        Contender(f"VW {family}", f"{flags} -l {rate}", VOWPAL_WABBIT, {"way": "cbify", "flags": f"{flags} -l {rate}"})
+        Contender(
+            f"VW {family}",
+            f"{flags} -l {rate}".format(first="5 % of the rows"),
+            VOWPAL_WABBIT,
+            {"way": "cbify", "flags": f"{flags} -l {rate}"},
+        )
         for family, flagss in (VW_QUICK if quick else VW_EXPLORERS).items()
         for flags, rate in itertools.product(flagss, [2.0] if quick else [0.5, 2.0, 5.0])
     ]
