@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config.oracle import ESTIMATORS, SklearnConfig
 from engine.features import Float32
-from engine.oracles.base import Arrays, Float64, Int64
+from engine.oracles.base import Arrays, Float64, Int64, Oracle
 from engine.oracles.columns import Columns
 from engine.oracles.nested import integers, read_text, text
 from engine.oracles.refitted import RefittedLearner
@@ -225,17 +225,17 @@ class SklearnLearner(RefittedLearner):
         seeded = {"random_state": self.config.seed} if "random_state" in known else {}
         return kind(**{**seeded, **self.config.parameters})
 
-    def fit(self, X: Float32, codes: Int64, rewards: Float64, weights: Float64) -> SklearnOracle:
-        """Fit the estimator to rows."""
+    def fit(self, X: Float32, codes: Int64, rewards: Float64, weights: Float64, before: Oracle) -> SklearnOracle:
+        """Fit the estimator to rows; see ``RefittedLearner.fit``."""
         from sklearn.exceptions import ConvergenceWarning
 
         actions = int(codes.max(initial=0))
         model = self.estimator()
         seen = weights > 0.0
-        with warnings.catch_warnings():
-            # Said once for each fit it would fill the log; where it stops, it serves.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(design(X, codes, actions)[seen].astype(np.float64), rewards[seen], sample_weight=weights[seen])
+        # Said once for each fit it would fill the log; where it stops, it serves. For good, since a filter that is
+        # taken back is not for threads.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(design(X, codes, actions)[seen].astype(np.float64), rewards[seen], sample_weight=weights[seen])
         return SklearnOracle.of(model, self.width, actions)
 
     def arrays(self) -> Arrays:
