@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from engine.atomic_file import write_atomically
 from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.errors import SnapshotError
 from engine.features import same_columns
 from engine.oracles import STORED, Learner, LightGBMOracle
 from engine.records import Alarm, Feedback, Generation, generation_of
 from engine.sequential import UCRL2Learner
-from engine.store import PolicyStore, write_atomically
+from engine.store import PolicyStore
 from streaming.background import BackgroundThread
 from streaming.intake import feedback_of, parsed
 from streaming.log import Log, Record, TopicPartition

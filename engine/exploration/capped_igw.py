@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from engine.compiled import compiled
 from engine.config import CappedIGWConfig, ExplorationConfig
-from engine.exploration.base import Exploration, Float64, Range
+from engine.exploration.base import GREATEST, Exploration, Float64, Range
 from engine.exploration.candidates import Candidates, make_candidates, over
-from engine.exploration.compiled import GREATEST, compiled
 from engine.exploration.schedule import power
 from engine.exploration.summation import precise_sum
 from engine.prediction import Prediction

@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from engine.config import ExplorationConfig, SmoothIGWConfig
-from engine.exploration.base import Exploration, Float64, Range
+from engine.exploration.base import GREATEST, Exploration, Float64, Range
 from engine.exploration.candidates import Candidates, make_candidates, over
-from engine.exploration.compiled import GREATEST
 from engine.exploration.igw import inverse_gaps
 from engine.exploration.schedule import power
 from engine.prediction import Prediction

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
 from engine.exploration.base import Float64
-from engine.exploration.compiled import compiled
 
 Int64 = NDArray[np.int64]
 Float32 = NDArray[np.float32]
