@@ -44,6 +44,13 @@ class LinearOracle:
         self.theta = theta
         self.theta.flags.writeable = False
 
+    @classmethod
+    def constant(cls, reward: float, width: int) -> LinearOracle:
+        """Return the oracle that expects the same of every row: before anything was learned."""
+        theta = np.zeros((1, 1 + width))
+        theta[0, 0] = reward
+        return cls(theta)
+
     def predict(self, X: Float32, codes: NDArray[np.int64]) -> Float64:
         """Return the expected reward of each row; see ``Oracle.predict``."""
         theta = self.theta[codes]

@@ -52,9 +52,7 @@ class RefittedLearner(Rebuilt[tuple[Oracle, int]]):
         self._words = Vocabulary(max_actions)
         self._rows = LatestRows(columns.width)
         self._due = every
-        theta = np.zeros((1, 1 + columns.width))
-        theta[0, 0] = columns.low
-        self._fitted: Oracle = LinearOracle(theta)
+        self._fitted: Oracle = LinearOracle.constant(columns.low, columns.width)
         self._known = 0
 
     @abstractmethod

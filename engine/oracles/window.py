@@ -208,13 +208,13 @@ class WindowLearner(Rebuilt[Learner]):
         """Build it again from ``arrays``; raises ``ValueError`` where they do not fit each other."""
         from pydantic import TypeAdapter
 
-        from engine.oracles.learners import LEARNERS
+        from engine.oracles.learners import STORED
 
         columns = Columns.from_array(arrays["columns"])
         memory, learned = integers(arrays["counts"], 2)
         config: OracleConfig = TypeAdapter(OracleConfig).validate_json(read_text(arrays["config"]))
         window = cls(config, columns, memory)
-        (window.learner,) = parts_of(arrays, LEARNERS)
+        (window.learner,) = parts_of(arrays, STORED)
         window._rows = LatestRows.from_arrays(arrays, columns.width)
         window.learned = learned
         window._errand.owe_array(arrays["under_way"], learned, len(window._rows))

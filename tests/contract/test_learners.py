@@ -35,6 +35,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "trees": {"kind": "trees", "trees": 20, "every": 120, "memory": 1_500},
     "trees continued": {"kind": "trees", "trees": 10, "every": 60, "update": "continue"},
     "sklearn": {"kind": "sklearn", "estimator": "Ridge", "every": 120, "memory": 200},
+    "sklearn boosted": {
+        "kind": "sklearn",
+        "estimator": "HistGradientBoostingRegressor",
+        "parameters": {"max_iter": 20},
+    },
+    "sklearn online": {"kind": "sklearn", "estimator": "SGDRegressor", "parameters": {"eta0": 0.05}},
+    "sklearn perceptron": {
+        "kind": "sklearn",
+        "estimator": "MLPRegressor",
+        "parameters": {"learning_rate_init": 0.01},
+        "max_actions": 4,
+    },
     "ensemble": {"kind": "ensemble", "members": 3, "base": {"kind": "online_linear", "bits": 10}},
     "cover": {"kind": "cover", "policies": 3, "base": {"kind": "online_linear", "bits": 10}},
     "intercepts": {"kind": "intercepts"},
@@ -75,7 +87,7 @@ def bits(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, bytes]:
 
 def test_every_kind_of_the_configuration_is_held_to_this() -> None:
     assert {config["kind"] for config in CONFIGS.values()} == set(LEARNERS)
-    assert set(STORED) == {*LEARNERS, "window", "reduced"}
+    assert set(STORED) == {*LEARNERS, "sklearn_online", "window", "reduced"}
 
 
 @every_kind
