@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.config.oracle import INTERACTIONS, OnlineLinearConfig, OnlineLogisticConfig
 from engine.features import Float32
 from engine.oracles.base import Arrays, Float64, Int64, batch
+from engine.oracles.by_code import ByCode
 from engine.oracles.columns import Columns
 from engine.oracles.vocabulary import Vocabulary
 
@@ -187,7 +188,7 @@ class OnlineLogisticOracle(OnlineOracle):
     logistic: ClassVar[bool] = True
 
 
-class OnlineLearner:
+class OnlineLearner(ByCode):
     """Learns an ``OnlineOracle``, one row after the other, in a few microseconds each.
 
     The step of weight i for a row of importance h is along ``x_i / (s_i sqrt(G_i))`` times ``sqrt(t / N)``: AdaGrad's
@@ -228,15 +229,13 @@ class OnlineLearner:
     ) -> None:
         from engine.oracles import online_kernels
 
+        super().__init__(columns, max_actions)
         self._learn = online_kernels.learn
-        self._columns = columns
         self._bits = bits
         self._rate = rate
         self._ridge = ridge
         self._pairs = np.array([name in interactions for name in INTERACTIONS])
-        self._words = Vocabulary(max_actions)
         self._tables = Tables.empty(bits)
-        self.learned = 0
 
     @classmethod
     def from_config(cls, config: OnlineLinearConfig | OnlineLogisticConfig, columns: Columns) -> Self:
@@ -250,20 +249,10 @@ class OnlineLearner:
             max_actions=config.max_actions,
         )
 
-    @property
-    def vocabulary(self) -> list[str]:
-        """Ids of the actions with codes 1, 2, ... so far."""
-        return self._words.ids
-
-    @property
-    def width(self) -> int:
-        """Columns of X."""
-        return self._columns.width
-
     def partial_fit(self, X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None = None) -> None:
         """Learn from a batch, in its order; see ``Learner.partial_fit``."""
         rows, targets, w = batch(X, actions, rewards, weights, self.width)
-        c, t = self._columns, self._tables
+        c, t = self.columns, self._tables
         targets = (targets - c.low) / (c.high - c.low)
         if self._oracle.logistic:
             targets = np.clip(targets, 0.0, 1.0)
@@ -276,15 +265,15 @@ class OnlineLearner:
 
     def oracle(self) -> OnlineOracle:
         """Return what has been learned, as an oracle that no longer changes."""
-        return self._oracle(self._tables.copy(), self._columns, self._pairs, self._ridge)
+        return self._oracle(self._tables.copy(), self.columns, self._pairs, self._ridge)
 
     def live(self) -> OnlineOracle:
         """Return an oracle that follows what is learned; see ``Learner.live``."""
-        return self._oracle(self._tables, self._columns, self._pairs, self._ridge)
+        return self._oracle(self._tables, self.columns, self._pairs, self._ridge)
 
     def arrays(self) -> Arrays:
         """Return the state, from which ``from_arrays`` goes on as if nothing had happened."""
-        c = self._columns
+        c = self.columns
         return {
             **self._tables.arrays(("w", "s", "G", "H")),
             "pairs": self._pairs,

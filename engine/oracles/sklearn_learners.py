@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.config.oracle import SklearnConfig
 from engine.features import Float32
 from engine.oracles.base import Arrays, Float64, Int64, Learner, Oracle, batch
+from engine.oracles.by_code import ByCode
 from engine.oracles.columns import Columns
 from engine.oracles.following import Following
 from engine.oracles.linear import LinearOracle
@@ -93,7 +94,7 @@ _STATE = (
 _OPTIMIZER = ("t", "ms", "vs", "velocities", "learning_rate")
 
 
-class OnlineSklearnLearner:
+class OnlineSklearnLearner(ByCode):
     """Learns a ``SklearnOracle`` by ``partial_fit``, ``every`` feedbacks at a time.
 
     An estimator takes a step for so many rows together, and what that is depends on how many they are: rows wait until
@@ -117,10 +118,8 @@ class OnlineSklearnLearner:
     kind: ClassVar[str] = "sklearn_online"
 
     def __init__(self, columns: Columns, config: SklearnConfig) -> None:
-        self.columns = columns
+        super().__init__(columns, config.max_actions)
         self.config = config
-        self.learned = 0
-        self._words = Vocabulary(config.max_actions)
         self._waiting = LatestRows(columns.width)
         self._model = estimator_of(config)
         self._begun = False
@@ -129,16 +128,6 @@ class OnlineSklearnLearner:
     def _begin(self, model: Any) -> Any:
         """Let a model make what it learns in, by a row of nothing."""
         return model.partial_fit(np.zeros((1, self.width + self._words.limit)), np.zeros(1))
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """Ids of the actions with codes 1, 2, ... so far."""
-        return self._words.ids
-
-    @property
-    def width(self) -> int:
-        """Columns of X."""
-        return self.columns.width
 
     def partial_fit(self, X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None = None) -> None:
         """Learn from a batch, in its order; see ``Learner.partial_fit``."""
