@@ -76,11 +76,12 @@ def leeway(quick: bool) -> list[Contender]:
         Contender(f"Leeway {family}", parameters, None, {"oracle": RIDGE, "exploration": exploration})
         for family, parameters, exploration in explorations
     ]
-    for rate, scale in [(0.5, 100.0)] if quick else [(0.1, 100.0), (0.5, 100.0)]:
-        oracle = {**FIRST_ORDER, "rate": rate}
-        exploration = {"kind": "squarecb", "gamma_scale": scale}
-        configuration = {"oracle": oracle, "exploration": exploration}
-        found.append(Contender("Leeway SquareCB, first order", f"rate {rate}, gamma {scale}", None, configuration))
+    first_order = [("low", 0.5, 100.0), ("high", 0.5, 100.0), ("high", 0.1, 1000.0)]
+    for start, rate, scale in first_order[-1:] if quick else first_order:
+        oracle = {**FIRST_ORDER, "rate": rate, "start": start}
+        configuration = {"oracle": oracle, "exploration": {"kind": "squarecb", "gamma_scale": scale}}
+        name = f"rate {rate}, from {start}, gamma {scale}"
+        found.append(Contender("Leeway SquareCB, first order", name, None, configuration))
     return found
 
 

@@ -51,6 +51,9 @@ class OnlineLinearConfig(_OnlineConfig):
     """First-order updates of hashed features, squared loss."""
 
     kind: Literal["online_linear"] = "online_linear"
+    start: Literal["low", "high"] = Field(
+        "low", description="end of the range of rewards that is expected of what was never tried; high: it gets tried"
+    )
 
 
 class OnlineLogisticConfig(_OnlineConfig):

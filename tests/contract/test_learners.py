@@ -31,6 +31,7 @@ Float64 = NDArray[np.float64]
 CONFIGS: dict[str, dict[str, Any]] = {
     "linear": {"kind": "linear"},
     "online_linear": {"kind": "online_linear", "bits": 12, "interactions": ["context:context", "action:id"]},
+    "online_linear from above": {"kind": "online_linear", "bits": 12, "start": "high"},
     "online_logistic": {"kind": "online_logistic", "bits": 12},
     "ridge": {"kind": "recursive_ridge"},
     "ridge shared": {"kind": "recursive_ridge", "structure": "shared"},
@@ -221,6 +222,7 @@ def test_a_row_without_weight_teaches_nothing_and_bad_rows_are_refused(name: str
 THRICE: dict[str, float] = {
     "linear": 0.0,
     "online_linear": 0.15,  # the adaptive rate sees one gradient, not three that shrink
+    "online_linear from above": 0.15,
     "online_logistic": 0.05,
     "ridge": 0.0,
     "ridge shared": 0.0,

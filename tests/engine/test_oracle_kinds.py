@@ -183,6 +183,16 @@ def test_no_importance_overshoots() -> None:
         assert found == pytest.approx(0.75, abs=1e-3)
 
 
+def test_what_was_never_tried_is_expected_at_the_end_of_the_range_that_is_chosen() -> None:
+    for start, expected in (("low", -2.0), ("high", 3.0)):
+        learner = OnlineLinearLearner(Columns(2, 0, -2.0, 3.0), interactions=("context:id",), start=start)
+        X = np.zeros((1, 2), np.float32)
+        assert learner.oracle().predict(X, np.zeros(1, np.int64)).tolist() == [expected]
+        for _ in range(30):
+            learner.partial_fit(X, ["a"], np.array([1.0]))
+        assert learner.oracle().predict(X, np.ones(1, np.int64))[0] == pytest.approx(1.0, abs=0.05)
+
+
 def test_units_of_features_do_not_matter_to_first_order_updates() -> None:
     X, actions, rewards, _ = data(800, 4)
     scale = np.array([1e-6, 1.0, 1e6, 1e3], np.float32)
