@@ -6,12 +6,11 @@ A file is a NumPy archive (``.npz``) of plain arrays, read without pickle, so th
 from __future__ import annotations
 
 import json
-import os
-import threading
 from pathlib import Path
 
 import numpy as np
 
+from engine.atomic_file import write_atomically
 from engine.config import DecisionPoint
 from engine.errors import SnapshotError
 from engine.oracles import ORACLES
@@ -19,25 +18,6 @@ from engine.policy import Policy
 
 FORMAT = 1
 _CURRENT = "CURRENT"
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at any time it is there with its old content or with its new one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def pack_policy(policy: Policy) -> bytes:

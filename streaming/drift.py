@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,14 +16,15 @@ from engine.records import Alarm, Direction
 from monitoring.allocation import MONTH_MS
 from monitoring.equilibrium import Equilibrium, fit
 from monitoring.reactions import names
-from monitoring.watch import PointWatch
 from streaming.config import Config
 from streaming.holds import Holds, acknowledge, read_alarms, read_holds
 from streaming.log import Log
-from streaming.monitor import read_watch
 from streaming.opening import open_existing, open_log
 from streaming.options import actionable, config_option, log_config, print_json, shortened
 from streaming.topics import OPERATOR
+
+if TYPE_CHECKING:
+    from monitoring.watch import PointWatch
 
 _POINT = click.option("--decision-point", "point", help="Of this one alone.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -238,6 +239,8 @@ def equilibrium_facts(found: Equilibrium) -> dict[str, Any]:
 
 
 def _watches(config: Config, log: Log, point: str | None) -> list[tuple[str, PointWatch]]:
+    from streaming.monitor import read_watch
+
     found = []
     for name, settings in config.decision_points.items():
         if point not in (None, name):

@@ -17,8 +17,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from engine.records import Outcome
-from engine.serving.service import MAX_ID_LENGTH
+from engine.records import MAX_ID_LENGTH, Outcome
 
 #: Whole numbers of JSON that every program reads alike (RFC 7493).
 _MAX_INTEGER = 2**53 - 1

@@ -17,6 +17,7 @@ from engine.records import (
     FALLBACK_REASON_DEADLINE,
     FALLBACK_REASON_NONE,
     FALLBACK_REASON_ORACLE_FAILED,
+    MAX_ID_LENGTH,
     Decision,
     Outcome,
     new_id,
@@ -24,8 +25,6 @@ from engine.records import (
 from engine.sampling import draw
 from engine.serving.seams import Observer, Recorder
 from engine.serving.unrecorded import UnrecordedDecisions
-
-MAX_ID_LENGTH = 256
 
 
 @dataclass

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.atomic_file import write_atomically
 from engine.config import DecisionPoint
 from engine.errors import InvalidRequest, LogError
 from engine.records import Feedback
-from engine.store import write_atomically
 from training.archive.columns import to_table
 from training.archive.manifest import Manifest, Part, open_part, read_manifest, write_manifest
 
