@@ -217,7 +217,7 @@ class FieldSpace:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> FieldSpace:
-        """Build it again; other arrays are passed over. Raises ``ValueError`` or ``KeyError`` where they are damaged."""
+        """Build it again, passing over other arrays; raises ``ValueError`` or ``KeyError`` where it is damaged."""
         declaration = _unpacked(arrays[_DECLARATION])
         try:
             user, item = ([Field(**field) for field in declaration[side]] for side in SIDES)
