@@ -180,7 +180,7 @@ def analyse(
     Raises
     ------
     ValueError
-        There is no day to compare with the reference.
+        There is no day to compare with the reference, or no field to analyse.
 
     Notes
     -----
@@ -193,6 +193,8 @@ def analyse(
             f"reference_days: {reference_days} of {len(days)} days leave none to compare; "
             "bring more days, or let fewer be the reference"
         )
+    if all(field.kind == "dense" for field in (*source.user, *source.item)):
+        raise ValueError("fields: there is no statistical, categorical or sequential one whose shift could be analysed")
     first = days[:reference_days]
     done = 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from training.registry import Registry
 from training.sessions.shift import FactorShift, ShiftReport
@@ -45,6 +46,7 @@ def draw_curves(report: ShiftReport) -> Figure:
         axes.plot(report.days, np.maximum(factor.psi, _LEAST), marker=".", label=factor.name)
     axes.axhline(report.threshold, linestyle=":", color="grey", label="threshold")
     axes.set(title=f"Shift against {_against(report)}", xlabel="day", ylabel="population stability index", yscale="log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize="small", ncols=2)
     return figure
 
