@@ -1,4 +1,4 @@
-"""M copies of a row: other values that its time-varying factors could have had (arXiv 2511.21032, section 2 of our notes).
+"""M copies of a row: other values that its time-varying factors could have had (arXiv 2511.21032).
 
 Each copy, field and row draws alone. A statistical field moves to a near bucket; a categorical field loses coordinates
 of its embedding, or all of it; entries of a list are left out; dense vectors stay.

@@ -41,12 +41,12 @@ def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 def hits(word: jax.Array, p: float) -> jax.Array:
     """Return which words fall below p, by their lower 16 bits: p is exact to 2^-16. The upper bits stay unused."""
-    return (word & jnp.uint32(0xFFFF)) < jnp.uint32(round(p * 65_536))
+    return jnp.less(word & jnp.uint32(0xFFFF), jnp.uint32(round(p * 65_536)))
 
 
 def below(word: jax.Array, n: int) -> jax.Array:
     """Return a number from 0 to n - 1 by the upper 16 bits of each word: int32."""
-    return ((word >> 16) * jnp.uint32(n) >> 16).astype(jnp.int32)
+    return jnp.asarray((word >> 16) * jnp.uint32(n) >> 16, jnp.int32)
 
 
 def halves(key: jax.Array, shape: tuple[int, ...], p: float) -> jax.Array:

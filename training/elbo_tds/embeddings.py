@@ -107,7 +107,8 @@ def first_rows(seed: int, name: str, start: int, stop: int, size: int, deviation
     per_row = -(-size // _PHILOX_BLOCK)
     bits.advance(start * per_row)
     numbers = np.random.Generator(bits).random((stop - start, per_row * _PHILOX_BLOCK))[:, :size]
-    return ((numbers - 0.5) * np.sqrt(12.0) * deviation).astype(np.float32)
+    rows: Float32 = ((numbers - 0.5) * np.sqrt(12.0) * deviation).astype(np.float32)
+    return rows
 
 
 def grown(table: CodeTable, old: Layout, new: Layout, deviation: float, seed: int) -> CodeTable:

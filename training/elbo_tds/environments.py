@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from engine.recommender.fields import Rows
@@ -35,10 +34,8 @@ class Environments:
         self._days: dict[int, list[Encoded]] = {}
 
     def beside(self, day: int, part: Encoded, step: int) -> list[Encoded]:
-        """Return one part of each earlier day for a step on a part of ``day``, and keep that part while there is room."""
-        found = []
-        for kept in (parts for earlier, parts in sorted(self._days.items()) if earlier != day):
-            found.append(kept[step % len(kept)])
+        """Return one part of each earlier day for a step on a part of ``day``; keep that part if there is room."""
+        found = [kept[step % len(kept)] for earlier, kept in sorted(self._days.items()) if earlier != day]
         own = self._days.setdefault(day, [])
         if sum(len(kept) for kept in own) < self.config.sessions:
             own.append(part)
@@ -63,6 +60,6 @@ class Environments:
         names = {tuple(map(int, key.split(".")[:2])) for key in arrays}
         for day, number in sorted(names):
             name = f"{day}.{number}"
-            sides = [Rows(*(arrays[f"{name}.{side}.{kind}"] for kind in _KINDS)) for side in ("user", "item")]
-            part = Encoded(*sides, arrays[f"{name}.session"], arrays[f"{name}.labels"])
+            user, item = (Rows(*(arrays[f"{name}.{side}.{kind}"] for kind in _KINDS)) for side in ("user", "item"))
+            part = Encoded(user, item, arrays[f"{name}.session"], arrays[f"{name}.labels"])
             self._days.setdefault(day, []).append(part)

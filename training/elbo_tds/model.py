@@ -75,6 +75,9 @@ class ElboTds:
         self._name = name
         self._fields = FieldSpace(user, item)
         self._space: FieldSpace | None = None
+        self._layout: Layout
+        self._state: State
+        self._step: StepFunction
         self._environments = Environments(config.penalty) if config.penalty else None
         if space is not None:
             self._begin(space)
@@ -222,7 +225,7 @@ class ElboTds:
         self._layout = Layout.of(space)
         sides = {side: _statistical(self._layout, space, side) for side in SIDES}
         structure = Structure.of(config, self.network, len(self.tasks), sides["user"], sides["item"])
-        self._step: StepFunction = compiled_step(structure)
+        self._step = compiled_step(structure)
         self._score = compiled_score(structure)
         self._weights = Weights(
             jnp.float32(config.learning_rate),
@@ -232,7 +235,7 @@ class ElboTds:
         parameters = jax.tree.map(jnp.asarray, first_parameters(config, self.network, space, len(self.tasks)))
         rows = jnp.asarray(first_table(self._layout.codes, config.embedding, config.embedding_deviation, config.seed))
         codes = CodeTable(rows, jnp.zeros_like(rows), jnp.zeros_like(rows))
-        self._state: State = State(parameters, optimiser().init(parameters), codes, jnp.zeros(len(TOTALS), jnp.float32))
+        self._state = State(parameters, optimiser().init(parameters), codes, jnp.zeros(len(TOTALS), jnp.float32))
 
 
 def first_parameters(config: ElboTdsConfig, network: TowerNetwork, space: FieldSpace, tasks: int) -> dict[str, Any]:

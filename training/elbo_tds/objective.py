@@ -51,7 +51,7 @@ def entropy(log_variance: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def predictive(logits: jax.Array, labels: jax.Array, weight: jax.Array) -> jax.Array:
-    """Return the binary cross-entropy, the mean over the tasks; logits are (n, T), or (M, n, T) with the mean over M."""
+    """Return the binary cross-entropy, the mean over the tasks and, for logits (M, n, T), over the copies."""
     losses = jax.nn.softplus(logits) - labels * logits
     return jnp.einsum("...nt,n->", losses, weight) / (logits.size // len(weight))
 

@@ -66,7 +66,7 @@ class Structure:
         item: tuple[tuple[int, ...], tuple[int, ...]],
     ) -> Structure:
         """Return the structure; two runs that differ in seed, rates or sizes of batches alone share it."""
-        same = {
+        same: dict[str, Any] = {
             "seed": 0,
             "learning_rate": 1.0,
             "alpha": float(config.self_supervised),
@@ -169,14 +169,11 @@ def loss(
     if config.predict == "clean":
         user = _clean(structure, parameters, "user", batch.user, active)
         item = _clean(structure, parameters, "item", batch.item, active)
-        logits = (
-            _vectors(structure, parameters["user"], user)[batch.session] * _vectors(structure, parameters["item"], item)
-        ).sum(-1)
+        of_users = _vectors(structure, parameters["user"], user)[batch.session]
+        logits = (of_users * _vectors(structure, parameters["item"], item)).sum(-1)
     else:
-        logits = (
-            _vectors(structure, parameters["user"], copied["user"])
-            * _vectors(structure, parameters["item"], copied["item"])
-        ).sum(-1)
+        of_users = _vectors(structure, parameters["user"], copied["user"])
+        logits = (of_users * _vectors(structure, parameters["item"], copied["item"])).sum(-1)
     terms["predictive"] = objective.predictive(logits, batch.labels, batch.weight)
     total += terms["predictive"]
     if config.self_supervised:
