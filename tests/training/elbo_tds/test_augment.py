@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ KEY = jnp.asarray(draws.key_of(3, 0))
 
 def drawn(config: AugmentationConfig, step: int = 0) -> np.ndarray:
     key = jnp.asarray(draws.key_of(3, step))
-    return np.asarray(copies(config, M, ROWS, OF, BUCKETS, ACTIVE, key).joined())
+    found = jax.jit(lambda key: copies(config, M, ROWS, OF, BUCKETS, ACTIVE, key).joined())(key)
+    return np.asarray(found)
 
 
 CLEAN = np.asarray(embedded(ROWS, OF.start, BUCKETS, ACTIVE).joined())
