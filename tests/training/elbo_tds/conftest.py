@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import pytest
 
 
+_CONFIG: Any = jax.config
+
+
 @pytest.fixture(scope="package", autouse=True)
 def _compiled_fast() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", True)
+    _CONFIG.update("jax_disable_most_optimizations", True)
     yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    _CONFIG.update("jax_disable_most_optimizations", False)

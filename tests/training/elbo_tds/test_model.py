@@ -12,12 +12,13 @@ import pytest
 from pydantic import ValidationError
 
 from engine.errors import ConfigError, SnapshotError
+from engine.recommender.fields import SIDES
 from engine.recommender.two_tower import TwoTower
 from tests.training.elbo_tds.shop import TINY, Shop
 from training.elbo_tds import draws
 from training.elbo_tds.batches import Batch, Batcher, Encoded, padded
 from training.elbo_tds.config import AugmentationConfig, ElboTdsConfig, PenaltyConfig
-from training.elbo_tds.model import ElboTds
+from training.elbo_tds.model import ElboTds, side_fields
 from training.elbo_tds.towers import Parameters
 from training.elbo_tds.train_step import Structure, loss
 from training.sessions.metrics import auc
@@ -53,10 +54,8 @@ def gradients(config: ElboTdsConfig) -> Callable[[float], list[np.ndarray]]:
     return lambda alpha: [np.asarray(leaf) for leaf in jax.tree.leaves(of(made._state.parameters, active, alpha))]
 
 
-def sides(made: ElboTds) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    from training.elbo_tds.model import _statistical
-
-    return [_statistical(made._layout, made.space, side) for side in ("user", "item")]
+def sides(made: ElboTds) -> list[tuple[tuple[int, ...], ...]]:
+    return [side_fields(made.config, made.space, side) for side in SIDES]
 
 
 def batch_of(made: ElboTds) -> Batch:
@@ -102,7 +101,8 @@ def test_scoring_needs_neither_decoder_nor_draws(learned: ElboTds, monkeypatch: 
 
     monkeypatch.setattr(draws, "bits", never)
     expected = learned.score(SHOP.whole(2))
-    jax.clear_caches()
+    forget: Any = jax.clear_caches
+    forget()
     np.testing.assert_allclose(learned.score(SHOP.whole(2)), expected, atol=1e-6)
 
 
@@ -204,7 +204,8 @@ def test_the_expected_terms_are_the_mean_of_the_sampled_ones() -> None:
         config = TINY.model_copy(update={"noise": noise, "augmentation": still})
         structure = Structure.of(config, made.network, 2, *sides(made))
         of = jax.jit(jax.vmap(lambda key: loss(structure, parameters, active, batch, key, 1.0, 0.0)[1]))
-        return np.asarray(of(jnp.stack([jnp.asarray(draws.key_of(1, step)) for step in range(keys)]))).mean(axis=0)
+        found = np.asarray(of(jnp.stack([jnp.asarray(draws.key_of(1, step)) for step in range(keys)])))
+        return np.asarray(found.mean(axis=0))
 
     np.testing.assert_allclose(terms("sampled", 400), terms("expected", 1), rtol=0.02)
 
@@ -216,7 +217,7 @@ class Bilinear:
         return {"A": (0.1 * rng.normal(size=(inputs, tasks * 3))).astype(np.float32)}
 
     def apply(self, parameters: Parameters, mean: jax.Array, tasks: int) -> jax.Array:
-        return (mean @ parameters["A"]).reshape(*mean.shape[:-1], tasks, 3)
+        return jnp.reshape(mean @ parameters["A"], (*mean.shape[:-1], tasks, 3))
 
 
 def test_any_network_can_be_plugged_in_but_only_layers_are_served() -> None:
@@ -257,6 +258,12 @@ def test_padding_changes_nothing() -> None:
 def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         ElboTdsConfig.model_validate(settings)
+
+
+def test_a_field_to_augment_that_is_not_there_is_refused() -> None:
+    config = TINY.model_copy(update={"augmentation": AugmentationConfig(fields=("prise",))})
+    with pytest.raises(ConfigError, match=r"'prise' is no field; there are: age, taste"):
+        model(config)
 
 
 def test_a_checkpoint_of_another_model_is_refused(learned: ElboTds) -> None:
