@@ -23,6 +23,7 @@ from streaming.dlq import dlq
 from streaming.drift import drift
 from streaming.interop import export_log, import_log
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
+from streaming.shift import shift
 from streaming.simulate import simulate
 
 
@@ -347,7 +348,7 @@ def schema(what: str) -> None:
     print_json(outcome_schema())
 
 
-for command in (dlq, drift, simulate, import_log, export_log):
+for command in (dlq, drift, simulate, shift, import_log, export_log):
     main.add_command(command)
 
 
