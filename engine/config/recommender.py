@@ -148,6 +148,12 @@ class Recommender(Model):
 
 
 def same_fields(one: Recommender, other: Recommender) -> bool:
-    """Say whether two recommenders read the same fields for the same tasks, so that a model of one fits the other."""
-    read = {"user", "item"}
-    return (one.model_dump(include=read), list(one.tasks)) == (other.model_dump(include=read), list(other.tasks))
+    """Say whether two recommenders read the same fields for the same tasks, so that a model of one fits the other.
+
+    Compared as text: dictionaries with the same fields in another order are equal, and what is encoded is not.
+    """
+    return _read(one) == _read(other)
+
+
+def _read(recommender: Recommender) -> str:
+    return recommender.model_dump_json(include={"user", "item"}) + ",".join(recommender.tasks)

@@ -1,0 +1,102 @@
+"""The items with the greatest inner products: all of them looked at, or a graph walked (HNSW).
+
+Malkov and Yashunin, *Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World
+graphs*, IEEE TPAMI 2020; as implemented in Faiss.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import IndexConfig
+
+Float32 = NDArray[np.float32]
+Int64 = NDArray[np.int64]
+
+
+class Index(Protocol):
+    """Finds the rows of a matrix that have the greatest inner products with a vector."""
+
+    def search(self, query: Float32, count: int) -> Int64:
+        """Return ``count`` row numbers, best first; of equal products the lower number; fewer if so many are not found."""
+
+
+class ExactIndex:
+    """Every inner product is computed.
+
+    Parameters
+    ----------
+    keys : ndarray of float32, shape (n, d)
+
+    Examples
+    --------
+    >>> keys = np.array([[1.0, 0.0], [0.0, 1.0], [0.8, 0.8]], np.float32)
+    >>> ExactIndex(keys).search(np.array([1.0, 0.5], np.float32), 2).tolist()
+    [2, 0]
+    """
+
+    def __init__(self, keys: Float32) -> None:
+        self._keys = keys
+
+    def search(self, query: Float32, count: int) -> Int64:
+        """Return the best rows."""
+        products = self._keys @ query
+        if count < len(products):
+            found = np.argpartition(products, len(products) - count)[len(products) - count :]
+        else:
+            found = np.arange(len(products))
+        order: Int64 = found[np.lexsort((found, -products[found]))].astype(np.int64)
+        return order
+
+
+class HNSWIndex:
+    """A graph of near neighbours, walked towards greater products; some of the best may be missed.
+
+    Parameters
+    ----------
+    graph : ndarray of uint8
+        What ``build`` has made.
+    ef_search
+        How many candidates a walk keeps; more find more.
+    """
+
+    def __init__(self, graph: NDArray[np.uint8], ef_search: int) -> None:
+        import faiss
+
+        self._index = faiss.deserialize_index(graph)
+        self._ef_search = ef_search
+
+    @staticmethod
+    def build(keys: Float32, config: IndexConfig) -> NDArray[np.uint8]:
+        """Return the graph over the rows of a matrix, shape (n, d); the same rows give the same graph."""
+        import faiss
+
+        index = faiss.IndexHNSWFlat(keys.shape[1], config.links, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = config.ef_construction
+        # Threads add rows in any order; with one, a graph can be made again.
+        threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+        try:
+            index.add(np.ascontiguousarray(keys))
+        finally:
+            faiss.omp_set_num_threads(threads)
+        graph: NDArray[np.uint8] = faiss.serialize_index(index)
+        return graph
+
+    def search(self, query: Float32, count: int) -> Int64:
+        """Return the best rows that the walk finds."""
+        import faiss
+
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self._ef_search, count))
+        products, found = self._index.search(query[None, :], count, params=parameters)
+        rows = found[0][found[0] >= 0]
+        order: Int64 = rows[np.lexsort((rows, -products[0][: len(rows)]))].astype(np.int64)
+        return order
+
+
+def wants_graph(config: IndexConfig, items: int) -> bool:
+    """Say whether a catalogue of so many items is searched by a graph."""
+    return config.kind == "hnsw" or (config.kind == "auto" and items > config.exact_up_to)
