@@ -60,8 +60,8 @@ class SlateConfig(Model):
         needs = self.exploration.needs
         if needs:
             raise ValueError(
-                f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))}, and a recommender's model gives "
-                "expected rewards alone; choose epsilon_greedy, softmax, squarecb, or another that needs no more"
+                f"exploration {self.exploration.kind!r} needs {', '.join(sorted(needs))}, and a model of lists "
+                "gives expected rewards alone; choose epsilon_greedy, softmax, squarecb, or another that needs no more"
             )
         return self
 

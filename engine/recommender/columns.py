@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.config import FLOAT32_MAX, CategoryField, HistoryField, NumberField, RecommenderField, VectorField
 from engine.errors import InvalidRequest
@@ -50,19 +52,28 @@ def read_columns(
     InvalidRequest
         A feature is not declared, of another type, or of another size.
     """
-    columns: Columns = {name: empty_column(field, len(rows)) for name, field in fields.items()}
-    for row, features in enumerate(rows):
-        for name, value in features.items():
-            field = fields.get(name)
-            if field is None:
-                if reject_unknown:
-                    known = ", ".join(fields) or "none"
-                    raise InvalidRequest(
-                        f"{path(row)}.{name}",
-                        f"no such field (known: {known}); declare it, or set unknown_features: ignore",
-                    )
-                continue
-            columns[name][row] = _read(field, value, lambda name=name, row=row: f"{path(row)}.{name}")  # type: ignore[misc]
+    columns: Columns = {}
+    found = 0
+    for name, field in fields.items():
+        given = [(row, value) for row, features in enumerate(rows) if (value := features.get(name)) is not None]
+        found += len(given)
+        wanted = _WANTED[field.type]
+        for row, value in given:
+            kind = value.WhichOneof("kind")
+            if kind != wanted:
+                problem = f"must be {_KINDS[wanted]}, got {_KINDS.get(kind or '', 'nothing')}"
+                raise InvalidRequest(f"{path(row)}.{name}", problem)
+        column = columns[name] = empty_column(field, len(rows))
+        try:
+            _fill(column, field, given)
+        except _BadCellError as error:
+            raise InvalidRequest(f"{path(error.row)}.{name}", str(error)) from None
+    if reject_unknown and found < sum(map(len, rows)):
+        row, name = next((row, name) for row, features in enumerate(rows) for name in features if name not in fields)
+        known = ", ".join(fields) or "none"
+        raise InvalidRequest(
+            f"{path(row)}.{name}", f"no such field (known: {known}); declare it, or set unknown_features: ignore"
+        )
     return columns
 
 
@@ -92,25 +103,46 @@ def value_of(field: RecommenderField, cell: Any) -> Value | None:
             return Value(texts=Texts(values=cell)) if len(cell) else None
 
 
-def _read(field: RecommenderField, value: Value, path: Callable[[], str]) -> Any:
-    kind = value.WhichOneof("kind")
-    wanted = _WANTED[field.type]
-    if kind != wanted:
-        raise InvalidRequest(path(), f"must be {_KINDS[wanted]}, got {_KINDS.get(kind or '', 'nothing')}")
-    if isinstance(field, CategoryField):
-        return value.text
-    if isinstance(field, NumberField):
-        number = value.number
-        if not abs(number) <= FLOAT32_MAX:  # NaN fails the comparison too
-            raise InvalidRequest(path(), f"is {number}; send a finite number within float32, or leave it out")
-        return number
-    if isinstance(field, HistoryField):
-        if len(value.texts.values) > _MAX_HISTORY:
-            raise InvalidRequest(path(), f"has {len(value.texts.values)} entries, more than {_MAX_HISTORY}; send the latest")
-        return tuple(value.texts.values)
-    numbers = np.array(value.numbers.values)
-    if numbers.shape != (field.size,):
-        raise InvalidRequest(path(), f"must have {field.size} numbers, got {len(numbers)}")
-    if not (np.abs(numbers) <= FLOAT32_MAX).all():
-        raise InvalidRequest(path(), "holds a number that is not finite within float32; send finite ones")
-    return numbers
+class _BadCellError(Exception):
+    def __init__(self, row: int, problem: str) -> None:
+        super().__init__(problem)
+        self.row = row
+
+
+def _fill(column: Any, field: RecommenderField, given: Sequence[tuple[int, Value]]) -> None:
+    """Write values of the right kind into a column; raises ``_BadCellError``."""
+    if not given:
+        return
+    rows = [row for row, _ in given]
+    match field:
+        case CategoryField():
+            for row, value in given:
+                column[row] = value.text
+        case HistoryField():
+            for row, value in given:
+                entries = value.texts.values
+                if len(entries) > _MAX_HISTORY:
+                    problem = f"has {len(entries)} entries, more than {_MAX_HISTORY}; send the latest"
+                    raise _BadCellError(row, problem)
+                column[row] = tuple(entries)
+        case NumberField():
+            numbers = np.array([value.number for _, value in given])
+            _check_finite(numbers[:, None], rows)
+            column[rows] = numbers
+        case _:
+            vectors = [value.numbers.values for _, value in given]
+            for row, vector in zip(rows, vectors, strict=True):
+                if len(vector) != field.size:
+                    raise _BadCellError(row, f"must have {field.size} numbers, got {len(vector)}")
+            matrix = np.fromiter(chain.from_iterable(vectors), np.float64, len(rows) * field.size)
+            matrix = matrix.reshape(len(rows), field.size)
+            _check_finite(matrix, rows)
+            column[rows] = matrix
+
+
+def _check_finite(matrix: NDArray[np.float64], rows: Sequence[int]) -> None:
+    bad = np.argwhere(~(np.abs(matrix) <= FLOAT32_MAX))  # NaN fails the comparison too
+    if len(bad):
+        place, column = bad[0]
+        problem = f"is {matrix[place, column]}; send finite numbers within float32, or leave the field out"
+        raise _BadCellError(rows[place], problem)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import IndexConfig
+from engine.exploration.compiled import compiled
 
 Float32 = NDArray[np.float32]
 Int64 = NDArray[np.int64]
@@ -21,7 +22,7 @@ class Index(Protocol):
     """Finds the rows of a matrix that have the greatest inner products with a vector."""
 
     def search(self, query: Float32, count: int) -> Int64:
-        """Return ``count`` row numbers, best first; of equal products the lower number; fewer if so many are not found."""
+        """Return ``count`` row numbers, best first, of equal products the lower one; fewer if no more are found."""
 
 
 class ExactIndex:
@@ -39,17 +40,29 @@ class ExactIndex:
     """
 
     def __init__(self, keys: Float32) -> None:
-        self._keys = keys
+        self._keys = np.require(keys, np.float32, ["C", "A", "W"])
 
     def search(self, query: Float32, count: int) -> Int64:
         """Return the best rows."""
-        products = self._keys @ query
+        products = inner_products(self._keys, np.require(query, np.float32, ["C", "A", "W"]))
         if count < len(products):
             found = np.argpartition(products, len(products) - count)[len(products) - count :]
         else:
             found = np.arange(len(products))
         order: Int64 = found[np.lexsort((found, -products[found]))].astype(np.int64)
         return order
+
+
+@compiled("float32[::1](float32[:, ::1], float32[::1])", nogil=True, fastmath=True)
+def inner_products(keys: Float32, query: Float32) -> Float32:
+    """Return the inner product of each row: what NumPy's ``@`` does, several times faster on a tall matrix."""
+    products = np.empty(len(keys), np.float32)
+    for row in range(len(keys)):
+        total = np.float32(0.0)
+        for column in range(keys.shape[1]):
+            total += keys[row, column] * query[column]
+        products[row] = total
+    return products
 
 
 class HNSWIndex:
@@ -90,7 +103,7 @@ class HNSWIndex:
         """Return the best rows that the walk finds."""
         import faiss
 
-        parameters = faiss.SearchParametersHNSW(efSearch=max(self._ef_search, count))
+        parameters = faiss.SearchParametersHNSW(efSearch=max(self._ef_search, count))  # type: ignore[attr-defined]
         products, found = self._index.search(query[None, :], count, params=parameters)
         rows = found[0][found[0] >= 0]
         order: Int64 = rows[np.lexsort((rows, -products[0][: len(rows)]))].astype(np.int64)
