@@ -20,7 +20,8 @@ from engine.records import (
 )
 from engine.replay import mismatch
 from engine.sampling import draw
-from engine.serving.service import MAX_ID_LENGTH, DecisionService, decide
+from engine.serving.answers import MAX_ID_LENGTH
+from engine.serving.service import DecisionService, decide
 from tests.engine.samples import NAME, POINT, TIME_MS, MemoryObserver, MemoryRecorder, make_policy, request
 
 POLICY = make_policy()
