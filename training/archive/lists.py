@@ -12,8 +12,8 @@ candidates, ``probabilities`` the vector of the first slot, ``chosen`` the item 
 ``user_<field>``
     The user as the request described him: number, text, list of texts, or list of float32; null for missing.
 ``item_<field>``
-    The same of the item in each slot, a list with one entry a slot, as the model saw it, whether the request described it
-    or the catalogue. ``item_item_id`` is there if the field is declared, and holds the item's id.
+    The same of the item in each slot, a list with one entry a slot, as the model saw it, whether the request or the
+    catalogue described it. ``item_item_id`` is there if the field is declared, and holds the item's id.
 ``described``, ``candidate_<field>``
     Whether the request described a candidate, and of those that it did, in their order, the features: for the
     evaluation of policies that would have shown others.
