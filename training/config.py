@@ -82,6 +82,7 @@ class RecommenderRetrainingConfig(ScheduleConfig):
     )
     seed: int = Field(0, ge=0, description="of every random choice in training")
     gate: GateConfig = GateConfig()
+    p: float = Field(0.2, ge=0, lt=1, description="augmentation strength of a day pass")
     p_after_drift: float = Field(
         0.4,
         ge=0,

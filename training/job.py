@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from engine.config import DecisionPoint
 from engine.oracles import Learner
 from engine.policy import Policy
+from engine.recommender.policy import RecommenderPolicy
 from engine.records import Generation
 from training.config import RetrainingConfig
 from training.evaluation import Estimate
@@ -119,7 +120,7 @@ class Outcome:
     champion: str | None = None
     estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     verdict: Verdict | None = None
-    policy: Policy | None = None
+    policy: Policy | RecommenderPolicy | None = None
     learner: Learner | None = None
     generation: Generation | None = None
     run_id: str | None = None

@@ -16,7 +16,7 @@ class RewardInteractionIPS:
     """``sum_k (sum_i W_ik r_ik / sum_i W_ik)``, where W_ik is the product of the weights of the slots 0 to k.
 
     Consistent where users go from the first slot down, so that a slot's reward may depend on what stands above it.
-    The product makes weights vary more with each slot: for long lists it needs many of them, or policies that are alike.
+    The product makes weights vary more with each slot: long lists need many of them, or policies that are alike.
 
     >>> import numpy as np
     >>> lists = LoggedSlates(np.array([0, 1, 2]), np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.75, 0.25]))

@@ -105,8 +105,8 @@ class SlateEstimator(Protocol):
 def self_normalised(lists: LoggedSlates, weights: Float64) -> Float64:
     """Return the contributions of ``sum_k (sum_i w_ik r_ik / sum_i w_ik)``, where k is a slot's rank.
 
-    Each rank is normalised by itself, and linearised as in ``training.evaluation.snips``. A rank that not every list has
-    counts as often as it occurs.
+    Each rank is normalised by itself, and linearised as in ``training.evaluation.snips``. A rank that not every list
+    has counts as often as it occurs.
     """
     found = np.zeros(len(lists.reward))
     for rank in range(int(lists.rank.max()) + 1):
