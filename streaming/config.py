@@ -70,6 +70,9 @@ class RecommenderConfig(Recommender):
         return Recommender.model_validate({name: getattr(self, name) for name in Recommender.model_fields})
 
 
+#: What decides: one action, or a list.
+Deciding = DecisionPointConfig | RecommenderConfig
+
 Partitions = Annotated[int, Field(ge=1, le=256, description="fixed once the log exists")]
 Retention = Annotated[Milliseconds, Field(gt=0, description="how long decisions, outcomes and feedback are kept")]
 
@@ -170,9 +173,9 @@ class Config(Model):
         return {name: recommender.engine() for name, recommender in self.recommenders.items()}
 
     @property
-    def names(self) -> list[str]:
-        """Names of all that decides: decision points, then recommenders."""
-        return [*self.decision_points, *self.recommenders]
+    def deciding(self) -> dict[str, Deciding]:
+        """All that decides: decision points, then recommenders."""
+        return {**self.decision_points, **self.recommenders}
 
     @property
     def catalogue_dir(self) -> Path:
@@ -210,6 +213,18 @@ class Config(Model):
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""
         return self.registry.tracking_uri or f"sqlite:///{(self.data_dir / 'mlflow.db').resolve()}"
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the configuration file, for editors that check while one writes.
+
+    Durations are whole numbers in it and texts with a unit in the file; what is checked across settings is not in it.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:leeway:schema:config:v1",
+        **Config.model_json_schema(),
+    }
 
 
 def log_environment(url: str) -> dict[str, str]:

@@ -34,7 +34,8 @@ class DayScore:
     rows
         Items shown.
     auc : mapping of str to float
-        By task; NaN where a task had one outcome alone. Of the first day, which nothing was learned before, it says nothing.
+        By task; NaN where a task had one outcome alone. Of a first day, before which nothing was learned, it says
+        nothing.
     """
 
     day: int

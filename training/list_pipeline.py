@@ -1,8 +1,8 @@
 """One retraining of a recommender: extract, a pass over the days, evaluate, gate, register, promote.
 
 As for decision points (``training.pipeline``): what was held back judges, what is promoted is what was judged, and the
-entry in the ledger, written last, is the sign that all is done. What is written before it, in this order: the policy and
-the state of its training in the policy store; the version in the registry; the alias ``champion``.
+entry in the ledger, written last, is the sign that all is done. Before it are written, in this order: the state of the
+training and the policy, in the policy store; the version in the registry; the alias ``champion``.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class _Run:
             champion=champion,
             estimates={"champion": baseline.estimates, "two_tower": evaluation.estimates},
             verdict=verdict,
-            policy=candidate,
+            recommender=candidate,
             generation=entry,
             run_id=self.log.run_id,
             registry_version=version,

@@ -54,6 +54,12 @@ class SlateConfig(Model):
     )
     exploration: ExplorationConfig = EpsilonGreedyConfig(epsilon=0.1)
     salt: str = Field("leeway", description="mixed into every draw; a new salt gives other lists for the same ids")
+    drift_exploration: float = Field(
+        0.5, ge=0, le=1, description="most uniform exploration that an alarm adds; it adds the share of reward lost"
+    )
+    drift_exploration_time: Milliseconds = Field(
+        86_400_000, ge=0, description="how long it lasts, if no promotion ends it"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> SlateConfig:

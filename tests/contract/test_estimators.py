@@ -62,9 +62,9 @@ def test_every_estimator_of_the_package_is_registered_under_its_name() -> None:
                 and not getattr(value, "_is_protocol", False)
             ):
                 found.add(value)
-    tables = {**ESTIMATORS, **SLATE_ESTIMATORS}
-    assert found == {type(estimator) for estimator in tables.values()}
-    assert all(estimator.name == name for name, estimator in tables.items())
+    assert found == {type(estimator) for estimator in (*ESTIMATORS.values(), *SLATE_ESTIMATORS.values())}
+    assert all(estimator.name == name for name, estimator in ESTIMATORS.items())
+    assert all(estimator.name == name for name, estimator in SLATE_ESTIMATORS.items())
 
 
 @every_estimator
