@@ -187,7 +187,7 @@ class FieldSpace:
             for side in SIDES:
                 for field in self.fields(side):
                     if field.kind == "statistical":
-                        values[field.name].append(numbers(_columns(chunk, side)[field.name], field))
+                        values[field.name].append(numbers(_columns(chunk, side)[field.name], field.name))
         edges = {name: _quantiles(parts, self._by_name[name].buckets) for name, parts in values.items()}
         return FieldSpace(self.user, self.item, edges, self._grown({}, counts, min_count))
 
@@ -244,7 +244,7 @@ class FieldSpace:
         return self.edges[field.name]
 
     def _buckets(self, field: Field, column: Any) -> Int32:
-        values = numbers(column, field)
+        values = numbers(column, field.name)
         found = np.searchsorted(self._edges(field), values, side="left").astype(np.int32)
         found[np.isnan(values)] = field.buckets
         return found
@@ -263,7 +263,7 @@ class FieldSpace:
                 if field.coded:
                     column: Any = _columns(chunk, side)[field.name]
                     entries = column if field.kind == "categorical" else flat(column, field)[0]
-                    texts, inverse = distinct(entries, field)
+                    texts, inverse = distinct(entries, field.name)
                     times = np.bincount(inverse, minlength=len(texts)).tolist()
                     counter = counts[field.codes]
                     for text, count in zip(texts, times, strict=True):
@@ -308,7 +308,7 @@ def _quantiles(parts: Sequence[Float64], buckets: int) -> Float64:
 
 
 def _coded(column: Any, codes: Mapping[str, int], field: Field) -> Int32:
-    texts, inverse = distinct(column, field)
+    texts, inverse = distinct(column, field.name)
     found = [MISSING if text is None else codes.get(text, UNSEEN) for text in texts]
     return np.array(found, dtype=np.int32)[inverse] if found else np.zeros(0, dtype=np.int32)
 

@@ -16,14 +16,14 @@ from engine.recommender.fields import Field
 Float64 = NDArray[np.float64]
 
 
-def numbers(column: Any, field: Field) -> Float64:
+def numbers(column: Any, name: str) -> Float64:
     """Return a statistical column (n,); what is missing is NaN."""
     try:
         values = np.asarray(column, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"field {field.name!r}: not a column of numbers ({error})") from error
+        raise ValueError(f"field {name!r}: not a column of numbers ({error})") from error
     if values.ndim != 1:
-        raise ValueError(f"field {field.name!r}: must be one number a row, got the shape {values.shape}")
+        raise ValueError(f"field {name!r}: must be one number a row, got the shape {values.shape}")
     return values
 
 
@@ -41,7 +41,7 @@ def vectors(column: Any, field: Field) -> NDArray[np.float32]:
     return values
 
 
-def category(value: Any, field: Field) -> str | None:
+def category(value: Any, name: str) -> str | None:
     """Return the text of a category, ``None`` where it is missing."""
     if isinstance(value, str):
         return value or None
@@ -53,23 +53,23 @@ def category(value: Any, field: Field) -> str | None:
         return str(int(value))
     if isinstance(value, float | np.floating):  # whole numbers with gaps often come as these
         return str(int(value)) if float(value).is_integer() else repr(float(value))
-    raise ValueError(f"field {field.name!r}: {value!r} is no category; give texts or whole numbers")
+    raise ValueError(f"field {name!r}: {value!r} is no category; give texts or whole numbers")
 
 
-def distinct(column: Any, field: Field) -> tuple[list[str | None], NDArray[np.intp]]:
+def distinct(column: Any, name: str) -> tuple[list[str | None], NDArray[np.intp]]:
     """Return the texts of the different categories of a column, and for each row the place of its own.
 
     A missing category is ``None``, which may come twice.
     """
     if isinstance(column, np.ndarray):
         if column.ndim != 1:
-            raise ValueError(f"field {field.name!r}: must be one category a row, got the shape {column.shape}")
+            raise ValueError(f"field {name!r}: must be one category a row, got the shape {column.shape}")
         if column.dtype.kind in "iu":
             values, inverse = np.unique(column, return_inverse=True)
             return [str(value) for value in values.tolist()], inverse
     given = column.tolist() if isinstance(column, np.ndarray) else list(column)
     # Texts alone need no look at each; others first become texts, since 1, 1.0 and True are one key to a dictionary.
-    texts = given if {str}.issuperset(map(type, given)) else [category(value, field) for value in given]
+    texts = given if {str}.issuperset(map(type, given)) else [category(value, name) for value in given]
     places: dict[str | None, int] = {}
     found = [places.setdefault(text, len(places)) for text in texts]
     return [text or None for text in places], np.array(found, dtype=np.intp)
@@ -90,7 +90,7 @@ def flat(column: Any, field: Field) -> tuple[NDArray[Any], NDArray[np.intp]]:
         elif isinstance(sequence, str) or not hasattr(sequence, "__len__"):
             raise ValueError(f"field {field.name!r}: {sequence!r} is no list of categories")
         entries = sequence.tolist() if isinstance(sequence, np.ndarray) else sequence
-        kept.append([entry for entry in entries if category(entry, field) is not None][-field.length :])
+        kept.append([entry for entry in entries if category(entry, field.name) is not None][-field.length :])
     together = np.empty(sum(map(len, kept)), dtype=np.object_)
     together[:] = list(chain.from_iterable(kept))
     return together, np.array([len(entries) for entries in kept], dtype=np.intp)
