@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from engine.config import Milliseconds, Model
+from training.elbo_tds.config import ElboTdsConfig
 
 #: ``configured``: what ``policy.oracle`` says.
 OracleName = Literal["configured", "linear", "lightgbm"]
@@ -80,14 +81,14 @@ class RecommenderRetrainingConfig(ScheduleConfig):
     estimator: Literal["slate_independent", "slate_independent_sn", "slate_cascade"] = Field(
         "slate_independent_sn", description="what the gate judges by: see docs/recommender.md"
     )
-    seed: int = Field(0, ge=0, description="of every random choice in training")
     gate: GateConfig = GateConfig()
-    p: float = Field(0.2, ge=0, lt=1, description="augmentation strength of a day pass")
+    elbo_tds: ElboTdsConfig = ElboTdsConfig()
     p_after_drift: float = Field(
         0.4,
         ge=0,
         lt=1,
-        description="augmentation strength of a day pass that an alarm asked for: the next days may shift further",
+        description="in place of elbo_tds.augmentation.p in a day pass that an alarm asked for, where it is greater: "
+        "the next days may shift further",
     )
 
 

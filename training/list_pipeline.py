@@ -76,7 +76,8 @@ class ListRetrainJob:
     @property
     def p(self) -> float:
         """Strength of the augmentation in this day pass."""
-        return self.config.p_after_drift if self.reason == "drift" else self.config.p
+        usual = self.config.elbo_tds.augmentation.p
+        return max(usual, self.config.p_after_drift) if self.reason == "drift" else usual
 
 
 def retrain_lists(
