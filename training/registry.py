@@ -105,6 +105,13 @@ class Registry:
             )
             return run_id
 
+    def find_run(self, tags: Mapping[str, str]) -> str | None:
+        """Return the id of the newest run with all these tags, or ``None``."""
+        with self._asking("search runs"):
+            wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+            found = self._client.search_runs([self._experiment_id], filter_string=wanted, max_results=1)
+            return str(found[0].info.run_id) if found else None
+
     def log_metrics(self, run_id: str, metrics: Mapping[str, float], *, time_ms: int) -> None:
         """Add numbers to a run."""
         with self._asking(f"log metrics of run {run_id}"):

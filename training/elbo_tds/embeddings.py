@@ -1,4 +1,4 @@
-"""Tables of embeddings: where each field's rows lie, how tables grow with their vocabularies, and Adam on single rows."""
+"""Tables of embeddings: where fields have their rows, how tables grow with vocabularies, and Adam on single rows."""
 
 from __future__ import annotations
 
