@@ -2,9 +2,9 @@
 
 One caller asks `leeway serve` without pause, in turns with an echo of the same messages in a process of its own: for 20
 of 1,000 named candidates that the catalogue knows, for 20 of 1,000 that the request describes, and for 20 of a
-catalogue of 100,000 items, exactly searched and by HNSW. The model's share is the time of its vectors and scores, taken in this
-process on the same policy and requests, over the server's median. Bare NumPy is one inner product with all 100,000
-vectors of 96 numbers and the 1,000 greatest.
+catalogue of 100,000 items, exactly searched and by HNSW. The share of the model is the time of its vectors and scores,
+taken in this process on the same policy and requests, over the median of the server. Bare NumPy is one inner product
+with all 100,000 vectors of 96 numbers and the 1,000 greatest.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def serve(directory: Path, kind: str, policy: RecommenderPolicy) -> tuple[subpro
         "log": {"fsync": False},
     }
     path = directory / "leeway.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))  # the order of the fields is part of a model
     data = directory / "leeway-data"
     assert policy.catalogue is not None
     save_catalogue(catalogue_path(data / "catalogues", NAME), policy.catalogue)

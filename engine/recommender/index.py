@@ -87,13 +87,17 @@ class HNSWIndex:
         """Return the graph over the rows of a matrix, shape (n, d); the same rows give the same graph."""
         import faiss
 
-        index = faiss.IndexHNSWFlat(keys.shape[1], config.links, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexHNSWFlat(keys.shape[1] + 1, config.links, faiss.METRIC_L2)
         index.hnsw.efConstruction = config.ef_construction
         # Threads add rows in any order; with one, a graph can be made again.
         threads = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(1)
         try:
-            index.add(np.ascontiguousarray(keys))
+            # A graph needs a distance, which an inner product is none of: on keys of one length, made so by one more
+            # number, the greatest product is the least distance (Bachrach et al., RecSys 2014).
+            squares = np.einsum("nd,nd->n", keys, keys, dtype=np.float64)
+            lift = np.sqrt(np.maximum(squares.max() - squares, 0.0)).astype(np.float32)
+            index.add(np.ascontiguousarray(np.concatenate([keys, lift[:, None]], axis=1)))
         finally:
             faiss.omp_set_num_threads(threads)
         graph: NDArray[np.uint8] = faiss.serialize_index(index)
@@ -104,9 +108,10 @@ class HNSWIndex:
         import faiss
 
         parameters = faiss.SearchParametersHNSW(efSearch=max(self._ef_search, count))  # type: ignore[attr-defined]
-        products, found = self._index.search(query[None, :], count, params=parameters)
+        lifted = np.append(query, np.float32(0.0))[None, :]
+        distances, found = self._index.search(lifted, count, params=parameters)
         rows = found[0][found[0] >= 0]
-        order: Int64 = rows[np.lexsort((rows, -products[0][: len(rows)]))].astype(np.int64)
+        order: Int64 = rows[np.lexsort((rows, distances[0][: len(rows)]))].astype(np.int64)
         return order
 
 

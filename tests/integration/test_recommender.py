@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -34,13 +34,10 @@ from streaming.serve import ServingProcess
 from streaming.slate_reward import SlateReward
 from streaming.topics import FEEDBACK, OUTCOMES
 from tests.integration.service import eventually
+from tests.training.stand_in import StandIn
 from training.archive import ArchiveReader
-from training.config import RecommenderRetrainingConfig
-from training.day_pass import elbo_tds_pass
-from training.day_trainer import DayScore, State, Trained
 from training.job import ExitCode, Outcome
 from training.list_pipeline import ListRetrainJob, retrain_lists
-from training.sessions import SessionSource
 
 SHOP = "shop"
 ITEMS = 8
@@ -53,7 +50,7 @@ SETTINGS = {
         SHOP: {
             "user": {"country": {"type": "category"}},
             "item": {"item_id": {"type": "category"}},
-            "tasks": {"click": 1.0, "purchase": 0.1},
+            "tasks": {"click": 1.0, "purchase": 3.0},
             "slots": 3,
             "candidates": ITEMS,
             "slate": {"exploration": {"kind": "epsilon_greedy", "epsilon": 0.2}},
@@ -63,16 +60,6 @@ SETTINGS = {
                 "min_events": 300,
                 "hold_back": 0.4,
                 "gate": {"min_events": 100, "min_effective_sample_size": 20},
-                # A model small enough, and steps large enough, for some hundred lists.
-                "elbo_tds": {
-                    "embedding": 8,
-                    "latent": 16,
-                    "hidden": [16],
-                    "learning_rate": 0.02,
-                    "embedding_deviation": 1.0,
-                    "batch_sessions": 16,
-                    "passes": 30,
-                },
             },
         }
     },
@@ -113,7 +100,7 @@ class Shop:
         self.serving = ServingProcess(self.config, self.clock)
         self.serving.start()
         self.client = LeewayClient(f"127.0.0.1:{self.serving.port}", timeout_s=20.0)
-        self.asked: list[tuple[tuple[int, ...], float, bool]] = []
+        self.trainer = StandIn()
 
     def close(self) -> None:
         self.client.close()
@@ -176,19 +163,6 @@ class Shop:
     def book(self) -> JoinAccounting:
         return read_accounting(self.log)[SHOP]
 
-    def train(
-        self,
-        source: SessionSource,
-        config: RecommenderRetrainingConfig,
-        *,
-        p: float,
-        state: State | None,
-        on_day: Callable[[DayScore], None],
-    ) -> Trained:
-        """The day pass of ELBO_TDS, and a note of what it was asked for."""
-        self.asked.append((tuple(source.days()), p, state is not None))
-        return elbo_tds_pass(source, config, p=p, state=state, on_day=on_day)
-
     def retrain(self, **changes: object) -> Outcome:
         settings = self.config.recommenders[SHOP]
         catalogue = read_table(self.config.data_dir.parent / "items.csv", self.recommender)
@@ -206,7 +180,7 @@ class Shop:
             store=self.store,
             registry=open_registry(self.config),
             ledger=LogLedger(self.log),
-            trainer=self.train,
+            trainer=self.trainer,
             now_ms=self.clock.now_ms,
             hold=lambda: read_holds(self.log).words(SHOP),
         )
@@ -267,7 +241,7 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     assert feedbacks["v0"].slot_values[4] == 1.0
     for feedback in feedbacks.values():
         clicks, purchases = feedback.slot_values[::2], feedback.slot_values[1::2]
-        assert feedback.reward == pytest.approx(sum(clicks) + 0.1 * sum(purchases))
+        assert feedback.reward == sum(clicks) + 3.0 * sum(purchases)
         assert feedback.defaulted == (feedback.outcomes == 0)
 
     # A second day; then the days are trained on, what was held back judges, and the new model serves.
@@ -277,7 +251,7 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     outcome = shop.retrain()
     assert outcome.exit_code is ExitCode.PROMOTED, outcome.words
     assert outcome.held_back == 240
-    assert shop.asked == [((20_000, 20_001), 0.2, False)]
+    assert shop.trainer.asked == [((20_000, 20_001), 0.2, False)]
     champion = open_registry(shop.config).champion(SHOP)
     assert champion is not None
     assert champion.tags["gate"] == "passed"
@@ -294,7 +268,7 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     shop.pass_time(DAY_MS)
     again = shop.retrain(reason="drift")
     assert again.exit_code in (ExitCode.PROMOTED, ExitCode.REFUSED), again.words
-    days, p, went_on = shop.asked[-1]
+    days, p, went_on = shop.trainer.asked[-1]
     assert (p, went_on) == (0.4, True)
     assert days[0] >= 20_001
     assert shop.retrain(reason="drift").done_before
