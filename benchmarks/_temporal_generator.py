@@ -73,7 +73,7 @@ class World:
     sale_days, sale_jump
         Days of sales, from 0, and by how much the levels jump then.
     noise
-        Standard deviation of what is measured wrongly.
+        Standard deviation of what is measured wrongly: once of a statistic that stays, each day of one that shifts.
     history, trend
         Entries of a history at most, and the greatest share of them that is the day's trend and no taste.
     """
@@ -160,8 +160,8 @@ class GeneratedSessions:
         # The oldest go first: items of day t are those from here on.
         self._first_item = np.arange(world.days) * replaced
         self._q_user, self._q_item = (c @ _unit(rng.normal(size=k)) for c in (self._c_user, self._c_item))
-        self._f_user = _contents(rng, self._c_user, self._q_user, len(USER_STATISTICS))
-        self._f_item = _contents(rng, self._c_item, self._q_item, len(ITEM_STATISTICS))
+        self._f_user = self._contents(rng, self._c_user, self._q_user, USER_STATISTICS)
+        self._f_item = self._contents(rng, self._c_item, self._q_item, ITEM_STATISTICS)
         centres = rng.normal(size=(20, k))
         self._category = np.argmax(self._c_item @ centres.T + rng.gumbel(size=(total, 20)), axis=1)
         self._brand = np.argmax(self._c_item @ rng.normal(size=(40, k)).T + 3.0 * rng.gumbel(size=(total, 40)), axis=1)
@@ -254,7 +254,19 @@ class GeneratedSessions:
     ) -> Float64:
         shifts = np.array([*statistics.values()], dtype=np.float64)
         noise = self.world.noise * rng.normal(size=contents.shape)
-        return np.exp(contents + level + factor[:, None] * shifts + noise)
+        return np.exp(contents + level + (factor[:, None] + noise) * shifts)
+
+    def _contents(self, rng: np.random.Generator, c: Float64, appeal: Float64, statistics: dict[str, bool]) -> Float64:
+        """Return f(c), shape (n, count): each a line, some appeal and a bend, scaled to deviation 1.
+
+        What is measured wrongly of a statistic that stays, stays too.
+        """
+        count, stays = len(statistics), ~np.array([*statistics.values()])
+        lines, bends = (rng.normal(size=(c.shape[1], count)) / np.sqrt(c.shape[1]) for _ in range(2))
+        made = c @ lines + 0.5 * appeal[:, None] * rng.choice([-1.0, 1.0], count) + 0.5 * np.tanh(c @ bends) ** 2
+        scaled = (made - made.mean(axis=0)) / made.std(axis=0)
+        contents: Float64 = scaled + self.world.noise * rng.normal(size=scaled.shape) * stays
+        return contents
 
     def _histories(
         self, rng: np.random.Generator, user: NDArray[np.int64], day: int, alive: NDArray[np.int64], shares: Float64
@@ -285,11 +297,3 @@ def _factor(rng: np.random.Generator, appeal: Float64, rho: float) -> Float64:
     """Return e of everybody on a day: standard normal, and correlated with the appeal by rho."""
     e: Float64 = rho * appeal + np.sqrt(1.0 - rho**2) * rng.normal(size=len(appeal))
     return e
-
-
-def _contents(rng: np.random.Generator, c: Float64, appeal: Float64, count: int) -> Float64:
-    """Return f(c), shape (n, count): each a line, some appeal and a bend, scaled to deviation 1."""
-    lines, bends = (rng.normal(size=(c.shape[1], count)) / np.sqrt(c.shape[1]) for _ in range(2))
-    made = c @ lines + 0.5 * appeal[:, None] * rng.choice([-1.0, 1.0], count) + 0.5 * np.tanh(c @ bends) ** 2
-    scaled: Float64 = (made - made.mean(axis=0)) / made.std(axis=0)
-    return scaled

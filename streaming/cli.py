@@ -24,7 +24,9 @@ from streaming.dlq import dlq
 from streaming.drift import drift
 from streaming.interop import export_log, import_log
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
+from streaming.shift import shift
 from streaming.simulate import simulate
+from streaming.train_recommender import train_recommender
 
 
 def _point(config: Config, name: str | None) -> str:
@@ -351,7 +353,7 @@ def schema(what: str) -> None:
     print_json(outcome_schema() if what == "outcome" else config_schema())
 
 
-for command in (dlq, drift, simulate, import_log, export_log, catalogue):
+for command in (dlq, drift, simulate, shift, import_log, export_log, catalogue, train_recommender):
     main.add_command(command)
 
 

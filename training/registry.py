@@ -125,6 +125,12 @@ class Registry:
             for name, figure in figures.items():
                 self._client.log_figure(run_id, figure, f"plots/{name}.png")
 
+    def log_texts(self, run_id: str, texts: Mapping[str, str]) -> None:
+        """Add files of text to a run, by their names."""
+        with self._asking(f"log files of run {run_id}"):
+            for name, text in texts.items():
+                self._client.log_text(run_id, text, name)
+
     def set_run_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Write tags to a run."""
         with self._asking(f"tag run {run_id}"):
