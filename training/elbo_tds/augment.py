@@ -19,8 +19,8 @@ from training.elbo_tds.inputs import Embedded, SideRows, mean_entry
 
 
 @dataclass(frozen=True, eq=False)
-class Buckets:
-    """The statistical fields of a side.
+class SideFields:
+    """The fields of a side.
 
     Parameters
     ----------
@@ -28,17 +28,22 @@ class Buckets:
         First row of each field in the table of buckets.
     filled : int32, shape (S,)
         Number of buckets that values may fall into; a row with a bucket beyond has no value.
+    statistical, categorical, sequential : bool, shapes (S,), (C,), (Q,)
+        Which fields of each kind are augmented.
     """
 
     start: NDArray[np.int32]
     filled: NDArray[np.int32]
+    statistical: NDArray[np.bool_]
+    categorical: NDArray[np.bool_]
+    sequential: NDArray[np.bool_]
 
 
 def copies(
     config: AugmentationConfig,
     M: int,
     rows: SideRows,
-    of: Buckets,
+    of: SideFields,
     buckets: jax.Array,
     active: jax.Array,
     key: jax.Array,
@@ -59,13 +64,16 @@ def copies(
     n = len(rows.statistical)
     moved = jnp.broadcast_to(rows.statistical, (M, *rows.statistical.shape))
     if config.statistical == "jitter":
-        moved = jittered(rows.statistical, of.filled, M, config, draws.stream(key, 0))
+        drawn = jittered(rows.statistical, of.filled, M, config, draws.stream(key, 0))
+        moved = jnp.where(of.statistical, drawn, moved)
     categorical = jnp.broadcast_to(active[rows.categorical], (M, *rows.categorical.shape, active.shape[1]))
     if config.categorical != "none":
-        categorical = categorical * kept(config, categorical.shape, draws.stream(key, 1), draws.stream(key, 2))
+        factor = kept(config, categorical.shape, draws.stream(key, 1), draws.stream(key, 2))
+        categorical = jnp.where(of.categorical[:, None], categorical * factor, categorical)
     there = rows.there
     if config.sequential == "mask":
-        there = jnp.where(draws.halves(draws.stream(key, 3), (M, *there.shape), config.p), 0.0, there)
+        left_out = draws.halves(draws.stream(key, 3), (M, *there.shape), config.p) & of.sequential[:, None]
+        there = jnp.where(left_out, 0.0, there)
     sequential = mean_entry(active[rows.sequential], there)
     return Embedded(
         buckets[moved + of.start],

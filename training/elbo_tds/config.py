@@ -19,6 +19,9 @@ class AugmentationConfig(Model):
     sequential: Literal["mask", "none"] = Field("mask", description="leave entries out (the released code does not)")
     p: float = Field(0.2, ge=0.0, lt=1.0, description="probability of a perturbation, each field, row and copy alone")
     jitter: int = Field(2, ge=1, le=100, description="most buckets that the jitter moves by")
+    fields: tuple[str, ...] | None = Field(
+        None, description="only these fields, such as those that an analysis found to shift; null: all, as released"
+    )
 
 
 class PenaltyConfig(Model):

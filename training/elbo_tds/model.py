@@ -223,7 +223,7 @@ class ElboTds:
         config = self.config
         self._space = space
         self._layout = Layout.of(space)
-        sides = {side: _statistical(self._layout, space, side) for side in SIDES}
+        sides = {side: side_fields(config, space, side) for side in SIDES}
         structure = Structure.of(config, self.network, len(self.tasks), sides["user"], sides["item"])
         self._step = compiled_step(structure)
         self._score = compiled_score(structure)
@@ -261,10 +261,20 @@ def first_parameters(config: ElboTdsConfig, network: TowerNetwork, space: FieldS
     return found
 
 
-def _statistical(layout: Layout, space: FieldSpace, side: Side) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    fields = [field for field in space.fields(side) if field.kind == "statistical"]
-    start = layout.lookup(space, side, "statistical").start
-    return tuple(start.tolist()), tuple(space.filled(field) for field in fields)
+def side_fields(config: ElboTdsConfig, space: FieldSpace, side: Side) -> tuple[tuple[int, ...], ...]:
+    """Return what a structure says of a side's fields."""
+    fields, chosen = space.fields(side), config.augmentation.fields
+    names = [field.name for field in (*space.user, *space.item)]
+    if unknown := sorted(set(chosen or ()) - set(names)):
+        raise ConfigError(f"augmentation.fields: {unknown[0]!r} is no field; there are: {', '.join(names)}")
+    return (
+        tuple(Layout.of(space).lookup(space, side, "statistical").start.tolist()),
+        tuple(space.filled(field) for field in fields if field.kind == "statistical"),
+        *(
+            tuple(int(chosen is None or field.name in chosen) for field in fields if field.kind == kind)
+            for kind in ("statistical", "categorical", "sequential")
+        ),
+    )
 
 
 def _below(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

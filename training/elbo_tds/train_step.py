@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from training.elbo_tds import draws, objective, penalties
-from training.elbo_tds.augment import Buckets, copies
+from training.elbo_tds.augment import SideFields, copies
 from training.elbo_tds.batches import Batch
 from training.elbo_tds.config import ElboTdsConfig
 from training.elbo_tds.embeddings import CodeTable, adam_rows
@@ -47,14 +47,15 @@ class Structure:
     tasks
         Number of tasks.
     user, item
-        First rows and filled buckets of the statistical fields.
+        Of each side: first rows and filled buckets of the statistical fields; and which statistical, categorical and
+        sequential fields are augmented.
     """
 
     config: ElboTdsConfig
     network: TowerNetwork
     tasks: int
-    user: tuple[tuple[int, ...], tuple[int, ...]]
-    item: tuple[tuple[int, ...], tuple[int, ...]]
+    user: tuple[tuple[int, ...], ...]
+    item: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(
@@ -62,8 +63,8 @@ class Structure:
         config: ElboTdsConfig,
         network: TowerNetwork,
         tasks: int,
-        user: tuple[tuple[int, ...], tuple[int, ...]],
-        item: tuple[tuple[int, ...], tuple[int, ...]],
+        user: tuple[tuple[int, ...], ...],
+        item: tuple[tuple[int, ...], ...],
     ) -> Structure:
         """Return the structure; two runs that differ in seed, rates or sizes of batches alone share it."""
         same: dict[str, Any] = {
@@ -75,14 +76,18 @@ class Structure:
             "min_count": 1,
             "embedding_deviation": 1.0,
         }
+        if config.augmentation.fields is not None:
+            same["augmentation"] = config.augmentation.model_copy(update={"fields": ()})
         if config.penalty is not None:
             same["penalty"] = config.penalty.model_copy(update={"weight": 1.0, "days": 1, "sessions": 1})
         return cls(config.model_copy(update=same), network, tasks, user, item)
 
-    def buckets(self, side: str) -> Buckets:
-        """Return the statistical fields of a side."""
-        start, filled = self.user if side == "user" else self.item
-        return Buckets(np.array(start, np.int32), np.array(filled, np.int32))
+    def fields(self, side: str) -> SideFields:
+        """Return the fields of a side."""
+        start, filled, *augmented = self.user if side == "user" else self.item
+        return SideFields(
+            np.array(start, np.int32), np.array(filled, np.int32), *(np.array(which, np.bool_) for which in augmented)
+        )
 
 
 class Weights(NamedTuple):
@@ -160,7 +165,7 @@ def loss(
                 config.augmentation,
                 config.copies,
                 rows,
-                structure.buckets(side),
+                structure.fields(side),
                 parameters["buckets"],
                 active,
                 draws.stream(key, number),
@@ -197,7 +202,7 @@ def loss(
 
 
 def _clean(structure: Structure, parameters: dict[str, Any], side: str, rows: SideRows, active: jax.Array) -> jax.Array:
-    return embedded(rows, structure.buckets(side).start, parameters["buckets"], active).joined()
+    return embedded(rows, structure.fields(side).start, parameters["buckets"], active).joined()
 
 
 def _vectors(structure: Structure, side: Parameters, x: jax.Array) -> jax.Array:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from training.elbo_tds import draws
-from training.elbo_tds.augment import Buckets, copies, jittered, kept
+from training.elbo_tds.augment import SideFields, copies, jittered, kept
 from training.elbo_tds.config import AugmentationConfig
 from training.elbo_tds.inputs import SideRows, embedded
 
 M, N, E = 5, 400, 4
 RNG = np.random.default_rng(1)
 FILLED = np.array([50, 7], np.int32)
-OF = Buckets(np.array([0, 51], np.int32), FILLED)
+OF = SideFields(np.array([0, 51], np.int32), FILLED, *(np.ones(n, np.bool_) for n in (2, 2, 1)))
 BUCKETS = jnp.asarray(RNG.normal(size=(59, E)).astype(np.float32))
 ACTIVE = jnp.asarray(RNG.normal(size=(30, E)).astype(np.float32))
 BUCKET = np.stack([RNG.integers(0, 50, N), RNG.integers(0, 7, N)], axis=1).astype(np.int32)
@@ -29,9 +32,10 @@ ROWS = SideRows(
 KEY = jnp.asarray(draws.key_of(3, 0))
 
 
-def drawn(config: AugmentationConfig, step: int = 0) -> np.ndarray:
+def drawn(config: AugmentationConfig, step: int = 0, of: SideFields = OF) -> np.ndarray:
     key = jnp.asarray(draws.key_of(3, step))
-    return np.asarray(copies(config, M, ROWS, OF, BUCKETS, ACTIVE, key).joined())
+    found = jax.jit(lambda key: copies(config, M, ROWS, of, BUCKETS, ACTIVE, key).joined())(key)
+    return np.asarray(found)
 
 
 CLEAN = np.asarray(embedded(ROWS, OF.start, BUCKETS, ACTIVE).joined())
@@ -103,6 +107,14 @@ def test_every_switch_touches_its_own_kind_alone() -> None:
         assert changed[..., parts[kind]].any()
         changed[..., parts[kind]] = False
         assert not changed.any()
+
+
+def test_only_the_chosen_fields_are_augmented() -> None:
+    chosen = replace(
+        OF, statistical=np.array([False, True]), categorical=np.array([True, False]), sequential=np.zeros(1, bool)
+    )
+    changed = (drawn(AugmentationConfig(p=0.5), of=chosen) != CLEAN).any(axis=(0, 1))
+    assert changed.reshape(-1)[: 5 * E].reshape(5, E).any(axis=1).tolist() == [False, True, True, False, False]
 
 
 def test_copies_rows_and_steps_draw_alone() -> None:
