@@ -51,7 +51,7 @@ def main(verbose: bool) -> None:
     )
     form = "%(message)s" if console.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
-    for chatty in ("alembic", "matplotlib", "mlflow"):
+    for chatty in ("alembic", "jax", "matplotlib", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # It has ten errors a second while a broker is away; ours say the reason once for each attempt.
     logging.getLogger("kafka").setLevel(logging.WARNING if verbose else logging.CRITICAL)
