@@ -15,8 +15,11 @@ from training.evaluation.slates import LoggedSlates, self_normalised
 class IndependentIPS:
     """Mean of ``sum_k w_k r_k``, with the weight of slot k alone.
 
-    Unbiased where what is earned in a slot depends on its item alone, not on the items in the others, and where logged
-    and target policy meet the same items before it. Its weights do not grow with the length of the list.
+    The weight is that of a slot's item given the items before it, which are taken as the logging policy has drawn them.
+    So it estimates, slot by slot, what the target policy would earn if the slots before were the logging policy's. That
+    is the target policy's own reward where items are many and slots few. Where they are not, an item that the target
+    policy prefers counts in several slots: what is better looks still better, and what is worse still worse; the sign
+    of a difference is kept more surely than its size. Its weights do not grow with the length of the list.
 
     >>> import numpy as np
     >>> lists = LoggedSlates(np.array([0, 2]), np.array([1.0, 1.0]), np.array([0.5, 0.5]), np.array([1.0, 0.25]))

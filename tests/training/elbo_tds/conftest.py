@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import pytest
 
-
 _CONFIG: Any = jax.config
 
 
