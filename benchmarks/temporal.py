@@ -1,0 +1,208 @@
+"""ELBO_TDS day by day beside ERM, its controls, invariant learning and classical models; its speed and its memory.
+
+Each day is scored by the model of the days before, and then learned in one pass. Reported is the AUC of the next day
+and the group AUC, their means over the days after the first three, and over the days after large shifts apart. Two
+sources: a made-up shop whose features shift while its labels do not (`_temporal_generator`), and the Diginetica log
+(`_temporal_diginetica`), whose negatives are sampled. Rates were tuned on other seeds (`_temporal_tuning`).
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from benchmarks import _temporal_contenders as contenders
+from benchmarks._harness import goal, main
+from benchmarks._temporal_contenders import Setting
+from benchmarks._temporal_diginetica import DigineticaSessions
+from benchmarks._temporal_generator import GeneratedSessions, World
+from benchmarks._temporal_plot import draw_plot
+from benchmarks._temporal_speed import memory, throughput
+from engine.recommender.space import FieldSpace
+from training.sessions import DayModel, SessionSource
+from training.sessions.metrics import auc, gauc
+
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+#: Days on which buckets are fitted and which are learned before any is reported.
+FIRST = 3
+AT_ONCE = 4_096
+COMPARED = [*contenders.OBJECTIVES, "popularity", "logistic", "LightGBM"]
+SETTINGS = {
+    "generator": Setting({"ERM": 1e-3, "ERM, bottleneck": 1e-3, "ELBO_TDS": 1e-3}, alpha=0.01),
+    "diginetica": Setting({"ERM": 1e-3, "ERM, bottleneck": 1e-3, "ELBO_TDS": 1e-3}, alpha=0.01),
+}
+
+Days = NDArray[np.float64]
+
+
+def generator(seed: int, quick: bool) -> GeneratedSessions:
+    return GeneratedSessions(seed, World(days=8, sessions=300, sale_days=(5,)) if quick else World())
+
+
+def diginetica(seed: int, quick: bool) -> DigineticaSessions:
+    return DigineticaSessions(seed, share=0.01 if quick else 0.05)
+
+
+def shift_days(source: SessionSource, kind: str) -> list[int]:
+    """Return the days with a shift: sale days and those after them; in the log, those whose items changed most."""
+    if isinstance(source, GeneratedSessions):
+        return sorted({near for day in source.world.sale_days for near in (day, day + 1)})
+    days, laws = list(source.days()), []
+    for day in days:
+        items = np.concatenate([chunk.item["item_id"][chunk.labels[:, 0] > 0] for chunk in source.read(day, AT_ONCE)])
+        laws.append(np.bincount(items, minlength=50_000) / len(items))
+    moved = [0.0] + [_divergence(p, q) for p, q in itertools.pairwise(laws)]
+    eligible = [day for day in days if day >= FIRST]
+    return sorted(sorted(eligible, key=lambda day: -moved[days.index(day)])[: len(eligible) // 3])
+
+
+def _divergence(p: Days, q: Days) -> float:
+    """Return the Jensen-Shannon divergence in bits."""
+    middle = (p + q) / 2
+
+    def to_middle(law: Days) -> float:
+        there = law > 0
+        return float((law[there] * np.log2(law[there] / middle[there])).sum())
+
+    return (to_middle(p) + to_middle(q)) / 2
+
+
+def play(model: DayModel, source: SessionSource) -> Days:
+    """Return AUC and group AUC of each day from ``FIRST`` on, shape (days, 2)."""
+    found = []
+    for number, day in enumerate(source.days()):
+        chunks = list(source.read(day, AT_ONCE))
+        if number >= FIRST:
+            scores = np.concatenate([np.asarray(model.score(chunk)).reshape(len(chunk), -1)[:, 0] for chunk in chunks])
+            labels = np.concatenate([chunk.labels[:, 0] for chunk in chunks])
+            session = np.concatenate([chunk.session + n * AT_ONCE for n, chunk in enumerate(chunks)])
+            found.append((auc(labels, scores), gauc(labels, scores, session)))
+        model.learn(chunks)
+    return np.array(found)
+
+
+def makers_of(kind: str, source: SessionSource, space: FieldSpace, seed: int) -> dict[str, Callable[[], DayModel]]:
+    """Return all contenders and ablations by name."""
+    settings = {**contenders.OBJECTIVES, **contenders.ablations(source)}
+    found: dict[str, Callable[[], DayModel]] = {
+        name: partial(contenders.neural, name, changes, SETTINGS[kind], source, space, seed)
+        for name, changes in settings.items()
+    }
+    return found | contenders.classical(space, seed)
+
+
+def played(
+    kind: str,
+    make: Callable[[int, bool], SessionSource],
+    seeds: Sequence[int],
+    names: Sequence[str] | None,
+    quick: bool,
+) -> tuple[dict[str, Days], list[int]]:
+    """Return the metrics of every contender, shape (seeds, days, 2), and the days with a shift by place."""
+    found: dict[str, list[Days]] = {}
+    shifted: list[int] = []
+    for seed in seeds:
+        source = make(seed, quick)
+        days = list(source.days())
+        first = (chunk for day in days[:FIRST] for chunk in source.read(day, AT_ONCE))
+        space = FieldSpace(source.user, source.item).fitted(first)
+        if not shifted:
+            shifted = [days.index(day) - FIRST for day in shift_days(source, kind) if day in days]
+        makers = makers_of(kind, source, space, seed)
+        for name in names:
+            began = time.perf_counter()
+            found.setdefault(name, []).append(play(makers[name](), source))
+            mean = found[name][-1][:, 0].mean()
+            print(f"{kind} {seed} {mean:.4f} {name} {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
+    return {name: np.array(each) for name, each in found.items()}, shifted
+
+
+def paired(ours: Days, theirs: Days) -> dict[str, float]:
+    """Return the mean difference over seeds and its interval of 95 % by Student's t."""
+    differences = ours - theirs
+    mean = float(differences.mean())
+    if len(differences) < 2:
+        return {"difference": mean, "low": float("nan"), "high": float("nan")}
+    low, high = stats.t.interval(0.95, len(differences) - 1, loc=mean, scale=stats.sem(differences))
+    return {"difference": mean, "low": float(low), "high": float(high)}
+
+
+def summary(results: dict[str, Days], shifted: list[int], against: str = "ELBO_TDS") -> list[dict[str, Any]]:
+    """Return one line for each contender, with the difference of ``against`` to it."""
+    lines = []
+    for name in results:
+        line: dict[str, Any] = {"model": name}
+        for metric, place in (("auc", 0), ("gauc", 1)):
+            for part, days in (("", slice(None)), ("_shift", shifted)):
+                ours, theirs = (results[who][:, days, place].mean(axis=1) for who in (against, name))
+                line[metric + part] = float(theirs.mean())
+                if name != against:
+                    line[f"{metric}{part}_{against}_minus_this"] = paired(ours, theirs)
+        lines.append(line)
+    return lines
+
+
+def write_table(path: Path, kind: str, results: dict[str, Days]) -> None:
+    """Write every figure: seed, day, model, AUC and group AUC."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["source", "model", "seed", "day", "auc", "gauc"])
+        for name, found in results.items():
+            for seed, days in enumerate(found):
+                for day, (a, g) in enumerate(days):
+                    writer.writerow([kind, name, seed, day + FIRST, f"{a:.5f}", f"{g:.5f}"])
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    began = time.perf_counter()
+    seeds = range(2) if quick else range(5)
+    result: dict[str, Any] = {"settings": {kind: vars(setting) for kind, setting in SETTINGS.items()}}
+    everything = {}
+    for kind, make in (("generator", generator), ("diginetica", diginetica)):
+        found, shifted = played(kind, make, seeds, COMPARED, quick)
+        everything[kind] = (found, shifted)
+        result[kind] = {"shift_days": [day + FIRST for day in shifted], "models": summary(found, shifted)}
+        if not quick:
+            write_table(IMAGES / f"temporal_{kind}.csv", kind, found)
+    names = list(contenders.ablations(generator(0, quick)))
+    chosen = ["ELBO_TDS", *(names[:3] if quick else names)]
+    found, shifted = played("generator", generator, seeds[:1] if quick else seeds[:2], chosen, quick)
+    result["ablation"] = summary(found, shifted)
+    result["throughput"] = throughput(quick)
+    result["memory"] = memory(quick)
+    if not quick:
+        draw_plot(IMAGES / "temporal.png", everything, FIRST)
+    result["seconds"] = time.perf_counter() - began
+    result["goals"] = goals(result)
+    return result
+
+
+def goals(result: dict[str, Any]) -> list[dict[str, Any]]:
+    found = []
+    lines = {line["model"]: line for line in result["generator"]["models"]}
+    for control in ("ERM", "ERM, bottleneck"):
+        for part, words in (("auc", "all days"), ("auc_shift", "days of a shift")):
+            low = lines[control][f"{part}_ELBO_TDS_minus_this"]["low"]
+            name = f"generator, {words}: next-day AUC of ELBO_TDS above {control}, lower end of the paired interval"
+            found.append(goal(name, low, "> 0", low > 0.0))
+    ratio = result["throughput"]["ratio"]
+    value = float("nan") if ratio is None else ratio
+    found.append(goal("training rows a second, ours over PyTorch's", value, ">= 1.0", value >= 1.0))
+    grown = result["memory"]["ratio"]
+    found.append(goal("peak memory with twice the days", grown, "<= 1.05", grown <= 1.05))
+    return found
+
+
+if __name__ == "__main__":
+    main(__doc__, measure)
