@@ -47,6 +47,8 @@ from engine.api.leeway.v1.records_pb2 import (
     Numbers,
     Outcome,
     Reaction,
+    Slate,
+    Texts,
     Value,
     WaitingOutcome,
 )
@@ -89,6 +91,8 @@ __all__ = [
     "Numbers",
     "Outcome",
     "Reaction",
+    "Slate",
+    "Texts",
     "Value",
     "WaitingOutcome",
     "entropy",

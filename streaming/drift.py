@@ -56,7 +56,7 @@ def list_alarms(config_path: Path, point: str | None, everything: bool, limit: i
         print_json(
             {
                 "alarms": [_facts(alarm, holds) for alarm in shown],
-                "held": {name: holds.words(name) for name in config.decision_points if holds.of(name)},
+                "held": {name: holds.words(name) for name in config.deciding if holds.of(name)},
                 "equilibria": {
                     name: {key: equilibrium_facts(found) for key, found in streams.items()}
                     for name, streams in equilibria.items()
@@ -70,7 +70,7 @@ def list_alarms(config_path: Path, point: str | None, everything: bool, limit: i
         click.echo("no alarms", err=True)
     elif len(wanted) > len(shown):
         click.echo(f"{len(wanted) - len(shown)} older ones: see --limit", err=True)
-    for name in config.decision_points:
+    for name in config.deciding:
         if (words := holds.words(name)) is not None:
             click.echo(f"{name}: {words}", err=True)
 
@@ -242,7 +242,7 @@ def _watches(config: Config, log: Log, point: str | None) -> list[tuple[str, Poi
     from streaming.monitor import read_watch
 
     found = []
-    for name, settings in config.decision_points.items():
+    for name, settings in config.deciding.items():
         if point not in (None, name):
             continue
         try:
@@ -251,8 +251,8 @@ def _watches(config: Config, log: Log, point: str | None) -> list[tuple[str, Poi
             raise LeewayError(f"{name}: {error}") from error
         if watch is not None:
             found.append((name, watch))
-    if point is not None and point not in config.decision_points:
-        raise LeewayError(f"--decision-point {point}: not configured; known are: {', '.join(config.decision_points)}")
+    if point is not None and point not in config.deciding:
+        raise LeewayError(f"--decision-point {point}: not configured; known are: {', '.join(config.deciding)}")
     return found
 
 

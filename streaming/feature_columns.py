@@ -49,11 +49,8 @@ class ContextColumns:
             self._named(decisions, name, block)
             if isinstance(feature, NumberFeature):
                 columns[name] = block[:, 0]
-            elif size <= self.most_components:
-                columns |= {f"{name}[{place}]": block[:, place] for place in range(size)}
             else:
-                signs = _signs(name, size, self.most_components)
-                columns |= {f"{name}~{place}": block @ signs[:, place] for place in range(self.most_components)}
+                columns |= project(name, block, self.most_components)
         return columns
 
     def _packed(self, decisions: Sequence[Decision]) -> NDArray[np.float64]:
@@ -83,6 +80,15 @@ class ContextColumns:
                 block[row, 0] = value.number
             elif kind == "numbers" and len(value.numbers.values) == block.shape[1]:
                 block[row] = value.numbers.values
+
+
+def project(name: str, block: NDArray[np.float64], most: int) -> dict[str, Values]:
+    """Return a vector's columns: its components, or ``most`` projections on random signs where it has more."""
+    size = block.shape[1]
+    if size <= most:
+        return {f"{name}[{place}]": block[:, place] for place in range(size)}
+    signs = _signs(name, size, most)
+    return {f"{name}~{place}": block @ signs[:, place] for place in range(most)}
 
 
 def _texts(decisions: Sequence[Decision], name: str) -> NDArray[np.object_]:
