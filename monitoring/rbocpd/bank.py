@@ -38,6 +38,8 @@ class RBOCPDBank:
         How many there are at first.
     weight, categories, predictor, candidates, max_candidates, per_octave, reseed
         As of ``RBOCPD``. The level is that of each stream: for one over all, divide the rate by S.
+    stride
+        A change is looked for at every ``stride``-th observation alone, not with "hull"; so it is found later by less.
 
     Examples
     --------
@@ -58,10 +60,11 @@ class RBOCPDBank:
         max_candidates: int = 128,
         per_octave: int = 16,
         reseed: bool = True,
+        stride: int = 1,
     ) -> None:
         if streams < 0:
             raise ValueError(f"streams must be at least 0, got {streams}")
-        self._scan = Scan.of(weight, categories, predictor, candidates, max_candidates, per_octave, reseed)
+        self._scan = Scan.of(weight, categories, predictor, candidates, max_candidates, per_octave, reseed, stride)
         self._state = self._scan.empty(streams)
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """The inner loop of R-BOCPD: many streams, one observation after the other, on plain arrays.
 
 ``monitoring.rbocpd.layout`` says what is in the state of the streams.
-``plan`` (8,) int64 and ``shape`` (12,) float64 say what to do, see their indices below. The tables hold, for each count
+``plan`` (9,) int64 and ``shape`` (12,) float64 say what to do, see their indices below. The tables hold, for each count
 below their length, log Gamma(count + a) - log Gamma(a), log Gamma(count + K a) - log Gamma(K a), the part of the
 statistic that depends on n2 alone, and log(count); a is 1 for Laplace's rule and 1/2 for that of Krichevsky and
 Trofimov. Beyond the tables Stirling's series is used.
@@ -20,8 +20,8 @@ from monitoring.weights import FALLEN
 
 #: Entries of ``plan``: K; candidates (see below); most rows of a chain; forecasters per octave; 2 a; whether a new
 #: segment keeps the observations since the change; formula of the weight; how far the look ahead reaches (0: it is not
-#: known by how much the weight can grow, so the test is made at each observation).
-K_, CANDIDATES, CHAIN, PER_OCTAVE, TWICE_A, RESEED, FORMULA, AHEAD = range(8)
+#: known by how much the weight can grow, so the test is made at each observation); starts are multiples of this.
+K_, CANDIDATES, CHAIN, PER_OCTAVE, TWICE_A, RESEED, FORMULA, AHEAD, STRIDE = range(9)
 #: Values of ``plan[CANDIDATES]``.
 HULL, OCTAVES, ALL = range(3)
 #: Entries of ``shape``: seven parameters of the weight, and the most that the log weight of a forecaster which is
@@ -64,8 +64,7 @@ def log_gamma_ratio(table: FloatArray, count: int, offset: float, constant: floa
 @compiled
 def log_count(table: FloatArray, count: int) -> float:
     """Return log count."""
-    found: float = table[count] if count < len(table) else math.log(count)
-    return found
+    return float(table[count]) if count < len(table) else math.log(count)
 
 
 @compiled
@@ -187,8 +186,7 @@ def statistic(
     shape, symbols, totals, after, logs, growths = tables
     k, ahead = plan[K_], plan[AHEAD]
     a = 0.5 * plan[TWICE_A]
-    counts = head[COUNTS : COUNTS + k]
-    seen = head[SEEN]
+    counts, seen = head[COUNTS : COUNTS + k], head[SEEN]
     n = seen - head[START]
     if n < 2:
         return -1, -np.inf, shape[NEWBORN]
@@ -293,7 +291,7 @@ def thin(head: IntArray, held: Rows, plan: IntArray, oldest: int) -> None:
 
 @compiled
 def append(head: IntArray, held: Rows, plan: IntArray) -> bool:
-    """Add the forecaster that begins at the next observation to a chain; return False if there is no room for it."""
+    """Add the forecaster that begins at the next observation, if one may; return False if there is no room for it."""
     if plan[CANDIDATES] == OCTAVES:
         # Young starts are thinned often, older ones half as often with each octave: about three of them a time.
         n = head[SEEN] - head[START]
@@ -302,6 +300,8 @@ def append(head: IntArray, held: Rows, plan: IntArray) -> bool:
         if head[FIRST] == plan[CHAIN]:
             thin(head, held, plan, n)
     row = head[FIRST]
+    if row and head[SEEN] % plan[STRIDE]:
+        return True
     if row == plan[CHAIN]:
         return False
     rows, lengths, before, due = held

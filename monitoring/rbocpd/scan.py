@@ -78,6 +78,7 @@ class Scan:
     max_candidates: int
     per_octave: int
     reseed: bool
+    stride: int = 1
 
     @classmethod
     def of(
@@ -89,6 +90,7 @@ class Scan:
         max_candidates: int,
         per_octave: int,
         reseed: bool,
+        stride: int = 1,
     ) -> Scan:
         """Fill in what is left open, and refuse what is impossible."""
         if categories < 2:
@@ -112,9 +114,11 @@ class Scan:
             raise ValueError(f"TheoremWeight is useless beyond 10 categories, got {categories}: take AnytimeWeight")
         if max_candidates < 8:
             raise ValueError(f"max_candidates must be at least 8, got {max_candidates}")
+        if stride < 1 or (stride > 1 and candidates == "hull"):
+            raise ValueError(f"stride must be at least 1, and 1 for candidates 'hull', got {stride}")
         if per_octave < 2:
             raise ValueError(f"per_octave must be at least 2, got {per_octave}")
-        return cls(weight, categories, predictor, candidates, max_candidates, per_octave, reseed)
+        return cls(weight, categories, predictor, candidates, max_candidates, per_octave, reseed, stride)
 
     @property
     def chain(self) -> int:
@@ -229,7 +233,7 @@ class Scan:
         return np.array(
             [
                 *(self.categories, _CANDIDATES[self.candidates], chain, self.per_octave, _TWICE_A[self.predictor]),
-                *(self.reseed, self.weight.formula, ahead),
+                *(self.reseed, self.weight.formula, ahead, self.stride),
             ],
             np.int64,
         )
@@ -243,6 +247,7 @@ class Scan:
             "max_candidates": self.max_candidates,
             "per_octave": self.per_octave,
             "reseed": self.reseed,
+            "stride": self.stride,
             **saved_weight(self.weight),
         }
 

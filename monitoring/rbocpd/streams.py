@@ -53,6 +53,7 @@ def load_streams(
         scan.max_candidates if max_candidates is None else max_candidates,
         scan.per_octave,
         scan.reseed,
+        scan.stride,
     )
     return wanted, state if wanted.chain == scan.chain else _refitted(scan, wanted, state)
 
