@@ -56,7 +56,7 @@ class Budget:
 
     It counts from the start of a stream. In the long run, from 8 horizons (at least 16 000 observations) on, as many
     false alarms come in each horizon on average as the rate says; between the first horizon and then there are up to
-    MIDDLE times as many.
+    five times as many (5 % by 1 000 observations; twice for 1 % by 10 000).
 
     Parameters
     ----------

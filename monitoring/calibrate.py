@@ -41,6 +41,7 @@ CATEGORICAL = {100: 2_000, 1_000: 2_000, 10_000: 800, 100_000: 100}
 CATEGORIES = (2, 3, 4, 6, 10, 20)
 #: Later windows: so many of each stream, of a share of the streams.
 WINDOWS, FEWER = 16, 20
+MEANING = "-log scale at which a share of stationary streams alarms by the horizon, and within as many later"
 #: A share is taken from the streams themselves if so many of them exceed it, or if it is no less than this.
 ENOUGH, LINE = 20, 0.05
 
@@ -116,7 +117,7 @@ def main() -> None:
         if arguments.quick:
             efforts = {horizon: streams // 10 for horizon, streams in efforts.items()}
         entries.append(entry(categories, efforts))
-    told = {"meaning": "-log scale at which a share of stationary streams alarms by the horizon", "entries": entries}
+    told = {"meaning": MEANING, "entries": entries}
     arguments.out.write_text(json.dumps(told, indent=1) + "\n")
 
 
