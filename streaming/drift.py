@@ -14,6 +14,7 @@ import click
 from engine.errors import LeewayError, SnapshotError
 from engine.records import Alarm, Direction
 from monitoring.allocation import MONTH_MS
+from monitoring.dependence import lag_one
 from monitoring.equilibrium import Equilibrium, fit
 from monitoring.reactions import names
 from streaming.config import Config
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 _POINT = click.option("--decision-point", "point", help="Of this one alone.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+#: From such a correlation on, a stationary stream alarms about three times as often as its level says, or more.
+_DEPENDENT = 0.1
 
 
 @click.group()
@@ -111,7 +114,7 @@ def explain(config_path: Path, alarm_id: str, png: Path | None, as_json: bool) -
         watch = dict(_watches(config, log, alarm.decision_point)).get(alarm.decision_point)
         key = key_of(alarm)
         series = None if watch is None else watch.divergences().get(key)
-        history = None if watch is None or png is None else history_of(log, alarm, watch, key)
+        history = None if watch is None else history_of(log, alarm, watch, key)
     equilibrium = None if series is None else fit(series)
     if png is not None:
         if history is None:
@@ -122,13 +125,20 @@ def explain(config_path: Path, alarm_id: str, png: Path | None, as_json: bool) -
         from streaming.drift_plot import draw
 
         draw(png, alarm, history, series)
-    facts = _facts(alarm, holds) | {"equilibrium": None if equilibrium is None else equilibrium_facts(equilibrium)}
+    correlation = None if history is None else lag_one(history.categories[history.time_ms < alarm.change_ms])
+    facts = _facts(alarm, holds) | {
+        "equilibrium": None if equilibrium is None else equilibrium_facts(equilibrium),
+        "lag_one_before": None if correlation is None or math.isnan(correlation) else correlation,
+    }
     if as_json:
         print_json(facts)
         return
     _print(alarm, holds, {} if equilibrium is None else {key: equilibrium})
     click.echo(f"  change about {_time(alarm.change_ms)}, found {_time(alarm.detected_ms)}")
     click.echo(f"  evidence {alarm.evidence:.2f} nats: probability of a change {alarm.probability:.3f}")
+    if facts["lag_one_before"] is not None:
+        verdict = "independent enough" if facts["lag_one_before"] < _DEPENDENT else "the level does not hold for it"
+        click.echo(f"  lag-1 correlation before the change {facts['lag_one_before']:+.2f}: {verdict}")
     before, after = sum(alarm.counts_before), sum(alarm.counts_after)
     if before and after:
         click.echo(f"  {'category':<24}{'before':>9}{'after':>9}")
