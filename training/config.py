@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.config import Milliseconds, Model
 
@@ -31,6 +31,53 @@ class GateConfig(Model):
     min_events: int = Field(200, ge=2, description="held-back feedbacks below which nothing is concluded")
 
 
+class DampingConfig(Model):
+    """What keeps generations from undoing each other's work (docs/generations.md).
+
+    Each measure is off at the value that its description names.
+    """
+
+    when: Literal["declared", "always", "never"] = Field(
+        "declared", description="after an oscillation was declared, or regardless of the test"
+    )
+    level: float = Field(
+        0.05,
+        gt=0.0,
+        lt=0.5,
+        description="greatest probability that generations are ever declared that do not oscillate",
+    )
+    generations: int = Field(20, ge=1, description="how many it lasts after an oscillation was declared")
+    blend: int = Field(4, ge=1, le=100, description="train on what the newest so many generations logged; 1: off")
+    blend_decay: float = Field(
+        1.0, gt=0.0, le=1.0, description="weight of a generation's feedback beside that of the next; 1: all alike"
+    )
+    balance_classes: bool = Field(
+        False, description="rewards above and below the middle of the range weigh alike; needs calibration_share"
+    )
+    weight_cap: float | None = Field(
+        None, ge=1.0, allow_inf_nan=False, description="weigh by 1 / (K p), clipped at this; null: off"
+    )
+    floor: float = Field(0.0, ge=0.0, le=1.0, description="least probability of an action, times K; 0: off")
+    calibrated_gamma: bool = Field(
+        False, description="gamma is 2 sqrt(K) / (calibration error of the acting generation) at most"
+    )
+    mixture: float = Field(
+        0.5, gt=0.0, le=1.0, description="share of the newest oracle in the average with those before it; 1: off"
+    )
+    mixture_members: int = Field(6, ge=2, le=50, description="oracles in the average at most")
+    max_change: float | None = Field(
+        None, gt=0.0, le=1.0, description="greatest change of an expected reward, as a share of the range; null: off"
+    )
+    dead_band: float = Field(
+        0.0, ge=0.0, lt=1.0, description="changes of an expected reward within this share of the range are none; 0: off"
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether oracles are averaged."""
+        return self.mixture < 1.0 or self.max_change is not None or self.dead_band > 0.0
+
+
 class LightGBMConfig(Model):
     """The gradient boosted trees of the batch oracle."""
 
@@ -55,8 +102,21 @@ class RetrainingConfig(Model):
     )
     oracles: tuple[OracleName, ...] = Field(("configured", "lightgbm"), min_length=1)
     seed: int = Field(0, ge=0, description="of every random choice in training")
+    calibration_share: float = Field(
+        0.0, ge=0.0, lt=1.0, description="newest share of the fitted feedback by which oracles are calibrated; 0: off"
+    )
     gate: GateConfig = GateConfig()
+    damping: DampingConfig = DampingConfig()
     lightgbm: LightGBMConfig = LightGBMConfig()
+
+    @model_validator(mode="after")
+    def _balanced_is_calibrated(self) -> RetrainingConfig:
+        if self.damping.balance_classes and self.damping.when != "never" and not self.calibration_share:
+            raise ValueError(
+                "damping.balance_classes moves what is expected away from what comes; set calibration_share, such as "
+                "0.2, so that it is moved back"
+            )
+        return self
 
     @field_validator("oracles")
     @classmethod
