@@ -221,7 +221,8 @@ def _pairs(n: int, period: int) -> int:
 def _standardised(contrasts: Float64) -> Float64:
     """Put the contrasts of all periods on one scale, that of the permutations."""
     spread = contrasts.std(axis=0)
-    return (contrasts - contrasts.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)
+    found: Float64 = (contrasts - contrasts.mean(axis=0)) / np.where(spread > 0.0, spread, 1.0)
+    return found
 
 
 def _amplitude(residual: Float64, spread: Float64, period: int) -> tuple[float, float]:

@@ -87,6 +87,30 @@ class LightGBMConfig(Model):
     min_child: int = Field(10, ge=1, description="fewest feedbacks in a leaf")
 
 
+class SearchConfig(Model):
+    """Random search for the settings of the boosted trees, by their loss on the newest part of the fitted feedback."""
+
+    trials: int = Field(0, ge=0, le=1_000, description="settings that are tried at most; 0: off")
+    budget: Milliseconds = Field(60_000, gt=0, description="time after which no other is tried")
+    share: float = Field(0.25, gt=0.0, lt=1.0, description="newest share of the fitted feedback that judges them")
+    trees: tuple[int, ...] = Field((50, 100, 200, 400), min_length=1)
+    leaves: tuple[int, ...] = Field((4, 8, 15, 31), min_length=1)
+    learning_rate: tuple[float, ...] = Field((0.02, 0.05, 0.1, 0.2), min_length=1)
+    min_child: tuple[int, ...] = Field((5, 10, 20, 50), min_length=1)
+
+
+class RollbackConfig(Model):
+    """When a promotion is undone because it does not earn what was estimated."""
+
+    enabled: bool = Field(False, description="undo it; otherwise it is told by `leeway generations` alone")
+    bound: float = Field(
+        0.0, ge=0.0, allow_inf_nan=False, description="by so much below the estimate's interval it may stay"
+    )
+    error: float = Field(
+        0.05, gt=0.0, lt=0.5, description="greatest probability that a promotion is undone which earns what it should"
+    )
+
+
 class RetrainingConfig(Model):
     """When a decision point is retrained, on what, and by which oracles."""
 
@@ -107,6 +131,8 @@ class RetrainingConfig(Model):
     )
     gate: GateConfig = GateConfig()
     damping: DampingConfig = DampingConfig()
+    search: SearchConfig = SearchConfig()
+    rollback: RollbackConfig = RollbackConfig()
     lightgbm: LightGBMConfig = LightGBMConfig()
 
     @model_validator(mode="after")

@@ -54,7 +54,8 @@ def row_weights(rows: Dataset, config: DampingConfig, reward_range: tuple[float,
         if 0.0 < share < 1.0:
             factors = np.where(positive, 0.5 / share, 0.5 / (1.0 - share))
             weights *= np.minimum(factors, _MOST_BALANCE)
-    return weights / weights.mean()
+    normalised: Float64 = weights / weights.mean()
+    return normalised
 
 
 def damped_point(

@@ -90,11 +90,14 @@ class Registry:
 
     # Runs
 
-    def start_run(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, object]) -> str:
-        """Open a run and return its id."""
+    def start_run(
+        self, name: str, *, params: Mapping[str, object], tags: dict[str, object], parent: str | None = None
+    ) -> str:
+        """Open a run, below another one where ``parent`` says so, and return its id."""
+        above = {} if parent is None else {"mlflow.parentRunId": parent}
         with self._asking(f"start run {name!r}"):
             run_id: str = self._client.create_run(
-                self._experiment_id, run_name=name, tags={key: str(value) for key, value in tags.items()}
+                self._experiment_id, run_name=name, tags={key: str(value) for key, value in (tags | above).items()}
             ).info.run_id
             self._client.log_batch(
                 run_id, params=[mlflow.entities.Param(key, str(value)) for key, value in params.items()]
