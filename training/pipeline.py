@@ -38,7 +38,7 @@ from training.learner_file import learner_path, save_learner
 from training.lock import exclusive
 from training.planning import loader, make_plan
 from training.reference_file import freeze_reference, read_reference, reference_path
-from training.registry import Registry
+from training.registry import GENERATION_TAG, Registry
 from training.resume import Plan
 from training.run_log import CHAMPION, RunLog
 
@@ -47,7 +47,6 @@ Hold = Callable[[], str | None]
 
 _WORK_TAG = "work"
 _VERSION_TAG = "policy_version"
-_GENERATION_TAG = "ledger_entry"
 
 
 def retrain(
@@ -159,9 +158,9 @@ def reconcile(
     A champion of an earlier generation than the ledger's last is a rollback, and stays as it is.
     """
     champion = registry.champion(point)
-    if champion is None or _GENERATION_TAG not in champion.tags:
+    if champion is None or GENERATION_TAG not in champion.tags:
         return None
-    entry = _entry(champion.tags[_GENERATION_TAG], champion.version)
+    entry = _entry(champion.tags[GENERATION_TAG], champion.version)
     if entry.generation <= _last_promoted(ledger, point):
         return None
     store.save(registry.load(champion))
@@ -376,7 +375,7 @@ class _Retraining:
         tags = {
             _WORK_TAG: work,
             _VERSION_TAG: policy.version,
-            _GENERATION_TAG: json_format.MessageToJson(entry, indent=None),
+            GENERATION_TAG: json_format.MessageToJson(entry, indent=None),
             "generation": policy.generation,
             "oracle": policy.oracle.kind,
             "gate": "passed" if verdict.promoted else "refused",

@@ -11,7 +11,7 @@ import importlib.metadata
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
 DIGEST_TAG = "policy_digest"
+#: A version's entry for the ledger, as JSON.
+GENERATION_TAG = "ledger_entry"
 
 _SQLITE = "sqlite:///"
 _POLICY_FILE = "policy.npz"
@@ -161,9 +163,20 @@ class Registry:
 
     def champion(self, point: str) -> RegisteredVersion | None:
         """Return the version that the alias ``champion`` names, or ``None`` before the first promotion."""
-        with self._asking(f"read the champion of {self.model_name(point)}"):
+        return self.aliased(point, CHAMPION)
+
+    def aliased(self, point: str, alias: str) -> RegisteredVersion | None:
+        """Return the version that an alias names, or ``None``."""
+        return self._asked(point, alias, lambda name: self._client.get_model_version_by_alias(name, alias))
+
+    def version(self, point: str, version: str) -> RegisteredVersion | None:
+        """Return a version by its number, or ``None`` where there is none."""
+        return self._asked(point, f"version {version}", lambda name: self._client.get_model_version(name, version))
+
+    def _asked(self, point: str, what: str, ask: Callable[[str], Any]) -> RegisteredVersion | None:
+        with self._asking(f"read the {what} of {self.model_name(point)}"):
             try:
-                return _version(self._client.get_model_version_by_alias(self.model_name(point), CHAMPION))
+                return _version(ask(self.model_name(point)))
             except mlflow.exceptions.MlflowException as error:
                 # No such model and no such alias are told apart by their texts alone; both mean: none yet.
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -184,6 +197,11 @@ class Registry:
         name = self.model_name(point)
         with self._asking(f"set the challenger of {name}"):
             self._client.set_registered_model_alias(name, CHALLENGER, version)
+
+    def forget(self, point: str, alias: str) -> None:
+        """Remove an alias."""
+        with self._asking(f"remove the alias {alias} of {self.model_name(point)}"):
+            self._client.delete_registered_model_alias(self.model_name(point), alias)
 
     def load(self, version: RegisteredVersion) -> Policy:
         """Return the policy of a version; raises ``SnapshotError`` if its file is damaged."""
