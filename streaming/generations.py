@@ -127,7 +127,7 @@ def disappointing(config: Config, name: str, log: Any) -> str | None:
     """Say why the acting generation of a decision point is to be undone; ``None``: it is not."""
     from streaming.monitor import read_statistics
     from streaming.retraining import LogLedger
-    from training.promotion import disappointment
+    from training.disappointment import disappointment
 
     point = config.decision_points[name]
     mine = [entry for entry in read_statistics(log) if entry.decision_point == name]

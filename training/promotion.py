@@ -6,21 +6,15 @@ oracle. What is written, and in which order, is what a retraining writes.
 
 from __future__ import annotations
 
-import math
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Literal
 
 from google.protobuf import json_format
 
-from engine.records import Generation, GenerationStatistics
+from engine.records import Generation
 from engine.store import PolicyStore
-from monitoring.confidence_sequence import radius
-from monitoring.generations import mean_reward
-from training.config import RollbackConfig
 from training.job import ExitCode, Ledger
 from training.learner_file import learner_path
 from training.lock import exclusive
@@ -190,42 +184,3 @@ def _move(floor: Floor, target: RegisteredVersion, kind: Kind, words: str, now_m
 def _entry_of(version: RegisteredVersion) -> Generation:
     text = version.tags.get(GENERATION_TAG)
     return Generation() if text is None else json_format.Parse(text, Generation())
-
-
-def disappointment(
-    entries: Sequence[Generation],
-    statistics: Sequence[GenerationStatistics],
-    config: RollbackConfig,
-    reward_range: tuple[float, float],
-) -> str | None:
-    """Say that the acting generation does not earn what was estimated; ``None``: nothing shows that it does not.
-
-    Its mean reward is held against the lower 95 % bound of its estimate, less ``bound``. The test may be made after
-    every feedback: of the promotions that earn at least that in expectation, a share of ``error`` at most is ever found
-    wanting. Rewards must lie in the declared range. A generation that came by a rollback is not judged: there would be
-    no end to it.
-
-    Parameters
-    ----------
-    entries, statistics
-        The ledger of one decision point, and the books of its generations.
-    config
-        ``bound`` and ``error``.
-    reward_range
-        Declared least and greatest reward.
-    """
-    acting = max((entry for entry in entries if entry.promoted), key=lambda entry: entry.generation, default=None)
-    if acting is None or acting.reason == "rollback" or not acting.estimate_error > 0.0:
-        return None
-    book = next((each for each in statistics if each.generation == acting.generation), None)
-    if book is None or not book.feedback:
-        return None
-    expected = acting.estimate - NormalDist().inv_cdf(0.95) * acting.estimate_error - config.bound
-    earned = mean_reward(book)
-    high = earned + radius(book.feedback, config.error, reward_range[1] - reward_range[0])
-    if not (math.isfinite(high) and high < expected):
-        return None
-    return (
-        f"generation {acting.generation} earned {earned:.4f} over {book.feedback} feedbacks, at most {high:.4f} in "
-        f"expectation, where at least {expected:.4f} was estimated (error {config.error:g} over all looks)"
-    )
