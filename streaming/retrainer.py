@@ -184,11 +184,11 @@ class RetrainerRole:
     def _look_after_rollback(self) -> None:
         """Start the rollback of a champion that disappoints: one at a time, and not beside a training."""
         if self._undoing is not None:
-            point, process = self._undoing
+            name, process = self._undoing
             code = process.poll()
             if code is None:
                 return
-            logger.log(logging.ERROR if code else logging.INFO, "%s: rollback ended with status %d", point, code)
+            logger.log(logging.ERROR if code else logging.INFO, "%s: rollback ended with status %d", name, code)
             self._undoing = None
         due = self._clock() - self._judged_ms >= TRY_AGAIN_MS
         if self._undo is None or self._job is not None or not self._watched or not due:

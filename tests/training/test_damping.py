@@ -14,7 +14,7 @@ from training.archive import ArchiveReader
 from training.candidates import calibrated
 from training.checks import faults
 from training.config import DampingConfig, LightGBMConfig, RetrainingConfig, SearchConfig
-from training.damping import damped_point, mixed, row_weights
+from training.damping import damped_point, gamma_of, mixed, row_weights
 from training.dataset import Dataset
 from training.evaluation.target import policy_pmf, policy_prediction
 from training.search import search_lightgbm
@@ -55,7 +55,10 @@ def test_gamma_is_bounded_by_the_calibration_and_a_floor_is_put_around() -> None
     assert isinstance(outer, FloorConfig)
     assert outer.epsilon == 0.1
     assert isinstance(outer.inner, SquareCBConfig)
-    assert (outer.inner.gamma_scale, outer.inner.gamma_exponent) == (pytest.approx(2.0 * 2.0 / 0.02), 0.0)
+    assert outer.inner.gamma_scale == pytest.approx(2.0 * 2.0 / 0.02)
+    assert outer.inner.gamma_exponent == 0.0
+    served = replace(trained(World(seed=5), 50), point=damped)
+    assert gamma_of(served) == pytest.approx(200.0)
     # Well calibrated, or not known how well: gamma is what was configured.
     for error in (1e-6, float("nan")):
         same = damped_point(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -53,8 +54,8 @@ def test_a_ledger_is_judged_as_it_grew_and_damped_for_so_many_generations() -> N
     rewards = np.array(swinging(40))
     error = np.full(40, 0.003)
 
-    def state(n: int, when: str = "declared") -> tuple[int | None, bool]:
-        config = DampingConfig(generations=5, when=when)  # type: ignore[arg-type]  # a test's parameter
+    def state(n: int, when: Literal["declared", "always", "never"] = "declared") -> tuple[int | None, bool]:
+        config = DampingConfig(generations=5, when=when)
         found = state_of(range(1, n + 1), rewards[:n], error[:n], None, config)
         return found.declared, found.damped
 
