@@ -38,3 +38,15 @@ def radius(count: float, error: float, width: float, tuned_for: float = TUNED_FO
     doubt = 2.0 * math.log(1.0 / error)
     rho = tuned_for / (doubt + math.log1p(doubt))
     return 0.5 * width * math.sqrt((count + rho) * (math.log((count + rho) / rho) + doubt)) / count
+
+
+def asymptotic_radius(count: float, error: float, deviation: float, tuned_for: float = TUNED_FOR) -> float:
+    """Return the half width of the asymptotic sequence for a mean whose values have no known bound.
+
+    Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, *Time-uniform central limit theory and asymptotic confidence
+    sequences*, Annals of Statistics 52, 2024. ``deviation`` is the standard deviation so far.
+
+    >>> asymptotic_radius(1_000, 0.05, 0.5) == radius(1_000, 0.05, 1.0)
+    True
+    """
+    return radius(count, error, 2.0 * deviation, tuned_for)

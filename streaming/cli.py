@@ -34,6 +34,7 @@ from streaming.options import (
     point_option,
     print_json,
 )
+from streaming.rollout import rollout
 from streaming.simulate import simulate
 
 
@@ -365,7 +366,7 @@ def schema(what: str) -> None:
     print_json(outcome_schema())
 
 
-for command in (dlq, drift, simulate, import_log, export_log, generations, promote, rollback):
+for command in (dlq, drift, simulate, import_log, export_log, generations, promote, rollback, rollout):
     main.add_command(command)
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from engine.errors import SnapshotError
 from engine.policy import Policy
 from engine.records import Decision
-from engine.replay import mismatch
+from engine.replay import mismatch, shadow_mismatch
 from engine.store import PolicyStore
 from streaming.log import Log
 from streaming.topics import DECISIONS
@@ -66,6 +66,9 @@ def replay_log(log: Log, policy_dir: Path, decision_id: str | None = None) -> Re
                 result.decisions += 1
                 policy = policies.get(decision.decision_point, decision.policy_version)
                 difference = policy if isinstance(policy, str) else mismatch(decision, policy)
+                if not difference and decision.shadow_policy_version:
+                    shadow = policies.get(decision.decision_point, decision.shadow_policy_version)
+                    difference = shadow if isinstance(shadow, str) else shadow_mismatch(decision, shadow)
                 if difference:
                     result.mismatches += 1
                     if len(result.examples) < EXAMPLES:

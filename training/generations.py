@@ -252,7 +252,8 @@ def table(
                 distances={acted[j].generation: float(apart[i, j]) for j in range(i) if np.isfinite(apart[i, j])},
             )
         )
-    judged = [i for i, row in enumerate(rows) if row.generation > 0 and row.feedback >= LEAST_FEEDBACK]
+    # What acted as a canary alone is no link of the chain.
+    judged = [i for i, row in enumerate(rows) if row.generation in promoted and row.feedback >= LEAST_FEEDBACK]
     reward = np.array([rows[i].reward for i in judged])
     error = np.array([rows[i].error for i in judged])
     state = state_of([rows[i].generation for i in judged], reward, error, apart[np.ix_(judged, judged)], config)

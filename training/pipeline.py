@@ -161,7 +161,7 @@ def reconcile(
     if champion is None or GENERATION_TAG not in champion.tags:
         return None
     entry = _entry(champion.tags[GENERATION_TAG], champion.version)
-    if entry.generation <= _last_promoted(ledger, point):
+    if entry.generation <= last_promoted(ledger, point):
         return None
     store.save(registry.load(champion))
     ledger.append(entry)
@@ -297,7 +297,11 @@ class _Retraining:
 
     def _champion(self, held: Dataset) -> tuple[Policy | None, str]:
         """Return the policy that acted when the held-back part began, if it can be had, and its version."""
-        version = str(held.policy_version[0])
+        acted = held.policy_version
+        tried = self.store.challenger(self.job.name)
+        if tried is not None and (acted != tried.version).any():
+            acted = acted[acted != tried.version]  # a canary is no champion
+        version = str(acted[0])
         try:
             policy = self.store.load(self.job.name, version)
         except SnapshotError:
@@ -335,10 +339,12 @@ class _Retraining:
         return found
 
     def _next_generation(self, acting: str) -> int:
-        """Return one more than any generation that acts, serves or was promoted."""
+        """Return one more than any generation that acts, serves, is tried or was promoted."""
         current = self.store.current(self.job.name)
-        known = [_generation(version) for version in (acting, current) if version is not None]
-        return max(*known, _last_promoted(self.ledger, self.job.name), 0) + 1
+        tried = self.store.challenger(self.job.name)
+        versions = (acting, current, None if tried is None else tried.version)
+        known = [_generation(version) for version in versions if version is not None]
+        return max(*known, last_promoted(self.ledger, self.job.name), 0) + 1
 
     def _entry_of(self, best: _Candidate, champion: PolicyEvaluation, verdict: Verdict, words: str) -> Generation:
         return Generation(
@@ -406,5 +412,6 @@ def _generation(version: str) -> int:
         return 0  # feedback that was logged by another system
 
 
-def _last_promoted(ledger: Ledger, point: str) -> int:
+def last_promoted(ledger: Ledger, point: str) -> int:
+    """Return the number of the newest generation that was promoted; 0 before the first."""
     return max((entry.generation for entry in ledger.generations(point) if entry.promoted), default=0)

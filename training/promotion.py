@@ -13,12 +13,13 @@ from typing import Literal
 
 from google.protobuf import json_format
 
+from engine.policy import Policy
 from engine.records import Generation
 from engine.store import PolicyStore
 from training.job import ExitCode, Ledger
 from training.learner_file import learner_path
 from training.lock import exclusive
-from training.pipeline import Hold, reconcile
+from training.pipeline import Hold, last_promoted, reconcile
 from training.registry import CHALLENGER, GENERATION_TAG, PREVIOUS, RegisteredVersion, Registry
 
 Kind = Literal["promote", "rollback"]
@@ -92,23 +93,60 @@ def promote(
     with exclusive(floor.data_dir / f"retrain-{floor.name}.lock") as mine:
         if not mine:
             return _locked(floor)
-        target = (
-            floor.registry.aliased(floor.name, CHALLENGER)
-            if version is None
-            else floor.registry.version(floor.name, version)
-        )
+        target = _wanted(floor, version)
         if target is None:
-            which = "challenger" if version is None else f"version {version}"
-            return Move(
-                ExitCode.NOT_ENOUGH_DATA, f"{floor.name} has no {which} in the registry; see: leeway generations"
-            )
+            return _missing(floor, version)
         if (held := hold()) is not None and not force:
             return Move(ExitCode.HELD, f"{held}; or promote all the same with --force")
         if target.tags.get("gate") == "refused" and not force:
-            verdict = target.tags.get("verdict", "")
-            words = f"version {target.version} did not pass the gate ({verdict}); promote it all the same with --force"
-            return Move(ExitCode.REFUSED, words)
+            return _refused(target)
         return _move(floor, target, "promote", "promoted by hand", now_ms, dry_run)
+
+
+@dataclass(frozen=True)
+class OnTrial:
+    """A policy that can be tried, or why there is none: ``policy`` is ``None`` then."""
+
+    exit_code: ExitCode
+    words: str
+    version: str = ""
+    policy: Policy | None = None
+
+
+def on_trial(floor: Floor, *, version: str | None = None, force: bool = False) -> OnTrial:
+    """Return a version of the registry, the challenger where none is named, as it would be tried.
+
+    It is newer than all that were promoted: what a generation earned is kept under its number. One that the gate
+    refused is tried with ``force`` alone.
+    """
+    target = _wanted(floor, version)
+    if target is None:
+        move = _missing(floor, version)
+        return OnTrial(move.exit_code, move.words)
+    if target.tags.get("gate") == "refused" and not force:
+        move = _refused(target)
+        return OnTrial(move.exit_code, move.words)
+    served = floor.registry.load(target)
+    last = last_promoted(floor.ledger, floor.name)
+    policy = served if served.generation > last else replace(served, generation=last + 1, update=0)
+    return OnTrial(ExitCode.PROMOTED, "", target.version, policy)
+
+
+def _wanted(floor: Floor, version: str | None) -> RegisteredVersion | None:
+    if version is None:
+        return floor.registry.aliased(floor.name, CHALLENGER)
+    return floor.registry.version(floor.name, version)
+
+
+def _missing(floor: Floor, version: str | None) -> Move:
+    which = "challenger" if version is None else f"version {version}"
+    return Move(ExitCode.NOT_ENOUGH_DATA, f"{floor.name} has no {which} in the registry; see: leeway generations")
+
+
+def _refused(target: RegisteredVersion) -> Move:
+    verdict = target.tags.get("verdict", "")
+    words = f"version {target.version} did not pass the gate ({verdict}); take it all the same with --force"
+    return Move(ExitCode.REFUSED, words)
 
 
 def rollback(
@@ -141,7 +179,7 @@ def _move(floor: Floor, target: RegisteredVersion, kind: Kind, words: str, now_m
     if champion is not None and champion.version == target.version:
         return Move(ExitCode.PROMOTED, f"nothing to do: version {target.version} is champion", target.version)
     served = floor.registry.load(target)
-    last = max((entry.generation for entry in floor.ledger.generations(floor.name) if entry.promoted), default=0)
+    last = last_promoted(floor.ledger, floor.name)
     policy = served if served.generation > last else replace(served, generation=last + 1, update=0, created_ms=now_ms)
     before = _entry_of(target)
     entry = Generation()

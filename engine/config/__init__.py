@@ -56,6 +56,7 @@ from engine.config.point import (
     TextFeature,
     VectorFeature,
 )
+from engine.config.rollout import Challenger
 from engine.config.serving import ServingConfig
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "CandidatesConfig",
     "CapConfig",
     "CappedIGWConfig",
+    "Challenger",
     "CoverConfig",
     "CoverOracleConfig",
     "DecisionPoint",

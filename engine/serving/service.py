@@ -22,6 +22,7 @@ from engine.records import (
     new_id,
 )
 from engine.sampling import draw
+from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer, Recorder
 from engine.serving.unrecorded import UnrecordedDecisions
 
@@ -35,10 +36,21 @@ class Slot:
     name: str
     point: DecisionPoint
     policy: Policy
+    rollout: Rollout | None = None
     decisions: int = 0
     fallbacks: int = 0
     policy_error: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def decide(self, request: DecideRequest, decision_id: str, now_ms: int, *, hurry: bool) -> Decision:
+        """Make one decision by the policy that acts on it, and note what one that looks on would have done."""
+        rollout = self.rollout  # once: it may be swapped meanwhile
+        challenged = rollout is not None and rollout.acts(request, decision_id)
+        policy = rollout.policy if rollout is not None and challenged else self.policy
+        made = decide(policy, request, decision_id, now_ms, hurry=hurry)
+        if rollout is not None and not hurry:
+            rollout.note(made)
+        return made
 
     def count(self, decision: Decision) -> None:
         """Count a recorded decision."""
@@ -197,7 +209,7 @@ class DecisionService:
                 self._trim()
         try:
             again = decision is not None
-            made = decision or decide(slot.policy, request, decision_id or new_id(), now_ms, hurry=hurry)
+            made = decision or slot.decide(request, decision_id or new_id(), now_ms, hurry=hurry)
             recording = self._recorder.record([made])
         except BaseException as error:
             self._forget(decision_id)

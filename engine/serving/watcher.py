@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 
+from engine.config import Challenger
 from engine.errors import SnapshotError
 from engine.features import same_columns
 from engine.policy import Policy
+from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService, Slot
 from engine.store import PolicyStore
@@ -50,6 +52,7 @@ class PolicyWatcher:
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._seen: dict[str, str] = {}
+        self._challengers: dict[str, Challenger | None] = {}
         self._thread = threading.Thread(target=self._run, name="policy-watcher", daemon=True)
 
     def start(self) -> None:
@@ -66,6 +69,7 @@ class PolicyWatcher:
     def look(self) -> None:
         """Swap in what was published since the last look."""
         for name, slot in self._service.slots.items():
+            self._look_for_challenger(slot)
             try:
                 label = self._store.current(name)
             except OSError as error:
@@ -86,6 +90,26 @@ class PolicyWatcher:
             slot.policy_error = ""
             self._service.swap(policy)
             self._observer.swap(name, policy.version, policy.generation, policy.learned, policy.created_ms)
+
+    def _look_for_challenger(self, slot: Slot) -> None:
+        """Begin or end the trial of a challenger; one that cannot be loaded is not tried."""
+        try:
+            asked = self._store.challenger(slot.name)
+            if asked == self._challengers.get(slot.name):
+                return
+            self._challengers[slot.name] = asked
+            policy = None if asked is None else self._store.load(slot.name, asked.version)
+            problem = "" if policy is None else schema_problem(policy, slot)
+        except (SnapshotError, OSError) as error:
+            policy, problem = None, str(error)
+        if problem:
+            slot.rollout = None
+            self._fail(slot, "challenger", problem)
+        elif asked is None or policy is None:
+            slot.rollout = None
+        else:
+            slot.rollout = Rollout(policy, asked)
+            logger.info("%s: %s of %s begins", slot.name, asked.mode, policy.version)
 
     def _fail(self, slot: Slot, label: str, problem: str) -> None:
         slot.policy_error = problem

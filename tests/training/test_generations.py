@@ -121,10 +121,11 @@ def test_a_retraining_of_a_ledger_that_oscillates_is_damped_and_looks_further_ba
     config = RetrainingConfig(window=1_000, damping=DampingConfig(blend=4))
     job = RetrainJob(NAME, POINT, config, tmp_path, "schedule")
     acted = books([0.7, *swinging(12)])
-    plan = make_plan(job, [], acted, lambda _: None, None, now_ms=13_000)
+    entries = [Generation(generation=g, policy_version=f"g{g}.0-00000000", promoted=True) for g in range(1, 13)]
+    plan = make_plan(job, entries, acted, lambda _: None, None, now_ms=13_000)
     assert (plan.oscillating, plan.damped, plan.start_ms, plan.end_ms) == (True, True, 9_000, 13_000)
     # Feedback from before a known change is never blended in.
     changed = RetrainJob(NAME, POINT, config, tmp_path, "drift", since_ms=12_500)
-    assert make_plan(changed, [], acted, lambda _: None, None, 13_000).start_ms == 12_500
-    still = make_plan(job, [], books([0.7, *swinging(12, 0.0)]), lambda _: None, None, 13_000)
+    assert make_plan(changed, entries, acted, lambda _: None, None, 13_000).start_ms == 12_500
+    still = make_plan(job, entries, books([0.7, *swinging(12, 0.0)]), lambda _: None, None, 13_000)
     assert (still.oscillating, still.damped, still.start_ms) == (False, False, 12_000)

@@ -324,6 +324,8 @@ class Decision(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     FALLBACK_DETAIL_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
+    SHADOW_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    SHADOW_PROBABILITIES_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     decision_point: _builtins.str
     time_ms: _builtins.int
@@ -337,6 +339,8 @@ class Decision(_message.Message):
     fallback_detail: _builtins.str
     salt: _builtins.str
     """Mixed into the draw: sampling is a pure function of (decision_id, salt, probabilities)."""
+    shadow_policy_version: _builtins.str
+    """The policy that looked on, and the vector that it would have drawn from; empty where none did."""
     @_builtins.property
     def context(self) -> Global___Features: ...
     @_builtins.property
@@ -349,6 +353,8 @@ class Decision(_message.Message):
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The oracle's scores in the order of `actions`; empty in a fallback."""
 
+    @_builtins.property
+    def shadow_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
@@ -365,10 +371,12 @@ class Decision(_message.Message):
         fallback: Global___FallbackReason.ValueType = ...,
         fallback_detail: _builtins.str = ...,
         salt: _builtins.str = ...,
+        shadow_policy_version: _builtins.str = ...,
+        shadow_probabilities: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "shadow_policy_version", b"shadow_policy_version", "shadow_probabilities", b"shadow_probabilities", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
