@@ -199,7 +199,7 @@ def loop_plot(loops: dict[str, list[Loop]]) -> None:
 
 def measure(quick: bool) -> dict[str, Any]:
     seeds, generations, decisions = (3, 6, 10_000) if quick else (6, 8, 10_000)
-    loop_seeds, loop_generations = (4, 20) if quick else (20, 20)
+    loop_seeds, loop_generations = (3, 20) if quick else (20, 20)
     chosen = {name: SETTINGS[name] for name in (QUICK if quick else SETTINGS)}
     looped = {name: LOOPS[name] for name in (QUICK_LOOPS if quick else LOOPS)}
     with workers() as pool:
