@@ -6,6 +6,7 @@ from engine.errors import InvalidRequest
 from engine.policy import OracleFailure, Policy, uniform_pmf
 from engine.records import FALLBACK_REASON_NONE, Decision
 from engine.sampling import draw
+from engine.serving.rollout import vector_of
 
 
 def mismatch(decision: Decision, policy: Policy) -> str:
@@ -40,4 +41,12 @@ def mismatch(decision: Decision, policy: Policy) -> str:
     chosen = draw(decision.decision_id, decision.salt, vector)
     if chosen != decision.chosen:
         return f"action {decision.chosen} was logged, {chosen} drawn again"
+    return ""
+
+
+def shadow_mismatch(decision: Decision, shadow: Policy) -> str:
+    """Return what differs between the logged vector of a policy that looked on and its recomputation; else empty."""
+    vector = vector_of(shadow, decision)
+    if vector != list(decision.shadow_probabilities):
+        return f"shadow probabilities {list(decision.shadow_probabilities)} were logged, {vector} recomputed"
     return ""

@@ -13,13 +13,14 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from engine.atomic_file import write_atomically
-from engine.config import DecisionPoint
+from engine.config import Challenger, DecisionPoint
 from engine.errors import SnapshotError
 from engine.oracles import ORACLES
 from engine.policy import Policy
 
 FORMAT = 1
 _CURRENT = "CURRENT"
+_CHALLENGER = "CHALLENGER"
 
 
 class Versioned(Protocol):
@@ -151,6 +152,29 @@ class SnapshotStore(ABC, Generic[P]):
             return (self.root / point / _CURRENT).read_text(errors="replace").strip()
         except FileNotFoundError:
             return None
+
+    def set_challenger(self, point: str, challenger: Challenger | None) -> None:
+        """Say which version, already there, is tried beside the current one; ``None``: none is."""
+        path = self.root / point / _CHALLENGER
+        try:
+            if challenger is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_atomically(path, challenger.model_dump_json().encode())
+        except OSError as error:
+            raise SnapshotError(f"{path}: cannot be written ({error.strerror}); make room") from error
+
+    def challenger(self, point: str) -> Challenger | None:
+        """Return what is tried beside the current version; raises ``SnapshotError`` where the file is damaged."""
+        path = self.root / point / _CHALLENGER
+        try:
+            return Challenger.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise SnapshotError(
+                f"{path}: names no challenger ({error}); remove it with: leeway rollout stop"
+            ) from error
 
     def load(self, point: str, version: str) -> P:
         """Read a version; raises ``SnapshotError``."""

@@ -2,7 +2,8 @@
 
 A policy trained on the log of its predecessor can be worse for what the predecessor did well: fewer failures to
 learn from, less support for other actions. The next one then sees more failures again, and so on. Whether
-generations oscillate is judged on these sums: mean reward, share of positives, entropy of the action probabilities.
+generations oscillate is judged on these sums (``monitoring.oscillation``), and what moved with it
+(``monitoring.attribution``).
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import math
 from collections.abc import Iterable, Mapping
 
 from engine.records import Feedback, GenerationStatistics, entropy, generation_of
+
+#: Parts of the range of reward that feedback is counted by.
+TENTHS = 10
 
 
 class GenerationLedger:
@@ -33,7 +37,7 @@ class GenerationLedger:
     """
 
     def __init__(self, reward_ranges: Mapping[str, tuple[float, float]]) -> None:
-        self._middle = {point: (low + high) / 2.0 for point, (low, high) in reward_ranges.items()}
+        self._ranges = dict(reward_ranges)
         self._book: dict[tuple[str, int], GenerationStatistics] = {}
 
     def update(self, feedback: Feedback) -> GenerationStatistics:
@@ -42,17 +46,37 @@ class GenerationLedger:
         Raises ``KeyError`` for a decision point without a range, ``ValueError`` for a text that is no policy version.
         """
         decision, reward = feedback.decision, feedback.reward
-        middle = self._middle[decision.decision_point]
+        low, high = self._ranges[decision.decision_point]
         key = (decision.decision_point, generation_of(decision.policy_version))
         entry = self._book.get(key)
         if entry is None:
             entry = self._book[key] = GenerationStatistics(
-                decision_point=key[0], generation=key[1], first_ms=decision.time_ms, last_ms=decision.time_ms
+                decision_point=key[0],
+                generation=key[1],
+                first_ms=decision.time_ms,
+                last_ms=decision.time_ms,
             )
+        if not entry.reward_counts:  # new, or from a time when it was not counted
+            entry.reward_counts.extend([0] * TENTHS)
         entry.feedback += 1
         entry.reward_sum += reward
         entry.reward_square_sum += reward * reward
-        entry.positives += reward > middle
+        entry.positives += reward > (low + high) / 2.0
+        entry.reward_counts[_tenth(reward, low, high)] += 1
+        available = sum(not action.excluded for action in decision.actions)
+        if decision.probabilities[decision.chosen] > 0.0 and available:
+            weight = 1.0 / (available * decision.probabilities[decision.chosen])
+            entry.weight_sum += weight
+            entry.weight_square_sum += weight * weight
+        if decision.scores and math.isfinite(predicted := decision.scores[decision.chosen]):
+            if not entry.predicted_counts:
+                entry.predicted_counts.extend([0] * TENTHS)
+                entry.predicted_sums.extend([0.0] * TENTHS)
+                entry.earned_sums.extend([0.0] * TENTHS)
+            tenth = _tenth(predicted, low, high)
+            entry.predicted_counts[tenth] += 1
+            entry.predicted_sums[tenth] += predicted
+            entry.earned_sums[tenth] += reward
         entry.entropy_sum += entropy(decision.probabilities)
         entry.first_ms = min(entry.first_ms, decision.time_ms)
         entry.last_ms = max(entry.last_ms, decision.time_ms)
@@ -69,6 +93,10 @@ class GenerationLedger:
     def restore(self, saved: Iterable[GenerationStatistics]) -> None:
         """Replace the book by what ``save`` returned."""
         self._book = {(entry.decision_point, entry.generation): _copy(entry) for entry in saved}
+
+
+def _tenth(value: float, low: float, high: float) -> int:
+    return min(TENTHS - 1, max(0, int(TENTHS * (value - low) / (high - low))))
 
 
 def _copy(entry: GenerationStatistics) -> GenerationStatistics:
@@ -99,3 +127,33 @@ def positive_share(entry: GenerationStatistics) -> float:
 def mean_entropy(entry: GenerationStatistics) -> float:
     """Mean entropy of the action probabilities, in nats; NaN without feedback. 0 is a policy without exploration."""
     return entry.entropy_sum / entry.feedback if entry.feedback else math.nan
+
+
+def reward_distance(one: GenerationStatistics, other: GenerationStatistics) -> float:
+    """Total variation distance of the rewards by tenths of the range, 0 to 1; NaN where they were not counted."""
+    n, m = sum(one.reward_counts), sum(other.reward_counts)
+    if not (n and m):
+        return math.nan
+    return 0.5 * math.fsum(abs(a / n - b / m) for a, b in zip(one.reward_counts, other.reward_counts, strict=True))
+
+
+def support(entry: GenerationStatistics) -> float:
+    """Effective sample size of its log for the uniform policy, as a share of its feedback; NaN where not kept."""
+    if not (entry.weight_square_sum and entry.feedback):
+        return math.nan
+    return entry.weight_sum**2 / entry.weight_square_sum / entry.feedback
+
+
+def calibration_error(entry: GenerationStatistics) -> float:
+    """Root mean square distance of predicted from earned reward over tenths by prediction; NaN without predictions."""
+    total = sum(entry.predicted_counts)
+    if not total:
+        return math.nan
+    squares = (
+        (predicted - earned) ** 2 / count
+        for count, predicted, earned in zip(
+            entry.predicted_counts, entry.predicted_sums, entry.earned_sums, strict=True
+        )
+        if count
+    )
+    return math.sqrt(math.fsum(squares) / total)

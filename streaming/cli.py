@@ -17,27 +17,28 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from engine import __version__
-from engine.errors import ConfigError, LeewayError
+from engine.errors import LeewayError
 from streaming.catalogue_command import catalogue
-from streaming.config import Config, config_schema, load_config
+from streaming.config import config_schema, load_config
 from streaming.dlq import dlq
 from streaming.drift import drift
+from streaming.generations import generations, promote, rollback
 from streaming.interop import export_log, import_log
-from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
+from streaming.options import (
+    DEFAULT_CONFIG,
+    USAGE,
+    actionable,
+    chosen_point,
+    config_option,
+    fail,
+    log_config,
+    point_option,
+    print_json,
+)
+from streaming.rollout import rollout
 from streaming.shift import shift
 from streaming.simulate import simulate
 from streaming.train_recommender import train_recommender
-
-
-def _point(config: Config, name: str | None) -> str:
-    known = list(config.deciding)
-    if name is None:
-        if len(known) > 1:
-            raise ConfigError(f"several decision points are configured; choose one: --decision-point {'|'.join(known)}")
-        return known[0]
-    if name not in known:
-        raise ConfigError(f"--decision-point {name}: not configured; known are: {', '.join(known)}")
-    return name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -222,10 +223,17 @@ def replay(config_path: Path, decision_id: str | None, as_json: bool) -> None:
 
 @main.command()
 @config_option
-@click.option("--decision-point", "point", help="Which, or which recommender; needed where several are configured.")
+@point_option
 @click.option("--reason", type=click.Choice(["drift", "schedule", "manual"]), default="manual", show_default=True)
 @click.option("--since-ms", type=int, help="Use feedback of decisions from this time on (milliseconds since 1970).")
+@click.option("--since-last", is_flag=True, help="Use feedback since the end of the last window that was trained on.")
+@click.option("--if-drift", is_flag=True, help="Only if an alarm calls for it that was not trained on, and since then.")
 @click.option("--dry-run", is_flag=True, help="Train and judge, and change nothing.")
+@click.option(
+    "--textfile",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write when this last ended well here, for the textfile collector of Prometheus' node exporter.",
+)
 @click.option("--prepare", is_flag=True, help="Set the model registry up, and train nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @actionable
@@ -234,7 +242,10 @@ def retrain(
     point: str | None,
     reason: Literal["drift", "schedule", "manual"],
     since_ms: int | None,
+    since_last: bool,
+    if_drift: bool,
     dry_run: bool,
+    textfile: Path | None,
     prepare: bool,
     as_json: bool,
 ) -> None:
@@ -244,14 +255,22 @@ def retrain(
     another retraining runs, 6 an alarm holds promotions (see: leeway drift list).
     """
     config = load_config(config_path) if prepare else log_config(config_path)  # the registry is apart from the log
-    name = "" if prepare else _point(config, point)
-    from streaming.retraining import open_registry, retrain_point  # MLflow takes seconds: a typing error need not wait
+    name = "" if prepare else chosen_point(config, point, recommenders=True)
+    if sum((since_ms is not None, since_last, if_drift)) > 1:
+        raise click.UsageError("--since-ms, --since-last and --if-drift each say where to begin; choose one")
+    # MLflow takes seconds: a typing error need not wait for it.
+    from streaming.retraining import begin_of, open_registry, record_success, retrain_point
 
     if prepare:
         open_registry(config).prepare()
         return
     say: Callable[[str], None] = lambda words: click.echo(words, err=True)  # noqa: E731
-    outcome = retrain_point(config, name, reason=reason, since_ms=since_ms, dry_run=dry_run, progress=say)
+    begin = begin_of(config, name, since_ms=since_ms, since_last=since_last, if_drift=if_drift)
+    outcome = begin.nothing or retrain_point(
+        config, name, reason="drift" if if_drift else reason, since_ms=begin.since_ms, dry_run=dry_run, progress=say
+    )
+    if textfile is not None and not dry_run:
+        record_success(textfile, name, outcome)
     if as_json:
         print_json(outcome.report())
     else:
@@ -353,7 +372,20 @@ def schema(what: str) -> None:
     print_json(outcome_schema() if what == "outcome" else config_schema())
 
 
-for command in (dlq, drift, simulate, shift, import_log, export_log, catalogue, train_recommender):
+for command in (
+    dlq,
+    drift,
+    simulate,
+    shift,
+    import_log,
+    export_log,
+    generations,
+    promote,
+    rollback,
+    rollout,
+    catalogue,
+    train_recommender,
+):
     main.add_command(command)
 
 

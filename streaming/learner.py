@@ -16,7 +16,7 @@ from engine.atomic_file import write_atomically
 from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.errors import SnapshotError
 from engine.features import same_columns
-from engine.oracles import STORED, Learner, LightGBMOracle
+from engine.oracles import STORED, CalibratedOracle, Learner, LightGBMOracle, MixtureOracle
 from engine.records import Alarm, Feedback, Generation, generation_of
 from engine.sequential import UCRL2Learner
 from engine.store import PolicyStore
@@ -30,6 +30,8 @@ from training.learner_file import learner_path, read_learner
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_FORMAT = 1
+#: Oracles from training alone; all others are learned online.
+_BATCH = (LightGBMOracle.kind, MixtureOracle.kind, CalibratedOracle.kind)
 
 Arrays = dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]
 
@@ -221,8 +223,9 @@ class LearnerRole:
                 raise SnapshotError(f"{policy.version} was trained for other features than are configured now")
             statistics = None
             path = learner_path(self._store, learner.name, policy.version)
-            # LightGBM comes from training alone, or with a learner of trees; all others are learned online.
-            if policy.oracle.kind != LightGBMOracle.kind or path.exists():
+            # What was fitted in batch alone, or calibrated or damped in training, stands still until the next one.
+            still = policy.oracle.kind in _BATCH or policy.point.policy.exploration != learner.point.policy.exploration
+            if path.exists() or not still:
                 statistics = read_learner(path)
                 if statistics.width != policy.encoder.width:
                     raise SnapshotError(f"{path}: has {statistics.width} columns, not {policy.encoder.width}")

@@ -52,6 +52,31 @@ def _use_log(_context: click.Context, _parameter: click.Parameter, url: str | No
             raise click.BadParameter(str(error)) from error
 
 
+def point_option(function: Callable[..., R]) -> Callable[..., R]:
+    """Add ``--decision-point``; see ``chosen_point``."""
+    words = "Which, or which recommender; needed where several are configured."
+    return click.option("--decision-point", "point", help=words)(function)
+
+
+def chosen_point(config: Config, name: str | None, *, recommenders: bool = False) -> str:
+    """Return the decision point that a command is about; raises ``ConfigError`` where that is not clear.
+
+    ``recommenders``: the command is for these as well.
+    """
+    known = list(config.deciding if recommenders else config.decision_points)
+    if name in config.recommenders and not recommenders:
+        raise ConfigError(f"--decision-point {name}: is a recommender, and this command is for decision points alone")
+    if name is None:
+        if len(known) > 1:
+            raise ConfigError(f"several decision points are configured; choose one: --decision-point {'|'.join(known)}")
+        if not known:
+            raise ConfigError("no decision point is configured, and this command is for decision points alone")
+        return known[0]
+    if name not in known:
+        raise ConfigError(f"--decision-point {name}: not configured; known are: {', '.join(known)}")
+    return name
+
+
 def actionable(function: Callable[P, R]) -> Callable[P, R]:
     """Turn errors that say what to do into a message and an exit status, without a trace."""
 

@@ -24,7 +24,7 @@ from streaming.list_publisher import ListPublisher
 from streaming.log import Log
 from streaming.loop import Role
 from streaming.monitor import MonitorRole
-from streaming.retrainer import RetrainerRole, launcher, tagger
+from streaming.retrainer import RetrainerRole, launcher, tagger, undoer
 from streaming.role_process import Housekeeper, RoleProcess
 from streaming.serve import now_ms
 from streaming.slate_reward import SlateReward
@@ -156,7 +156,13 @@ class Pipeline(RoleProcess):
     def _retrain(self, config_path: Path, log: Log) -> Role:
         archive = ArchiveReader(self._config.archive_dir)
         return RetrainerRole(
-            log, self._config.deciding, archive, launcher(config_path), self._clock, tagger(config_path)
+            log,
+            self._config.deciding,
+            archive,
+            launcher(config_path),
+            self._clock,
+            tagger(config_path),
+            undoer(config_path),
         )
 
     def _observe(self) -> None:

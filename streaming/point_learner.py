@@ -217,7 +217,8 @@ class PointLearner:
         oracle = self.policy.oracle if learner is None else learner.oracle()
         self.policy = replace(
             self.policy,
-            point=self.point,
+            # A policy that stands still keeps the exploration that it was proved with.
+            point=self.policy.point if self.learner is None else self.point,
             vocabulary=self.policy.vocabulary if learner is None else tuple(learner.vocabulary),
             oracle=oracle,
             update=self.policy.update + 1,

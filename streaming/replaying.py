@@ -13,7 +13,7 @@ from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.replay import slate_mismatch
 from engine.recommender.store import RecommenderStore
 from engine.records import Decision
-from engine.replay import mismatch
+from engine.replay import mismatch, shadow_mismatch
 from engine.store import PolicyStore
 from streaming.log import Log
 from streaming.topics import DECISIONS
@@ -44,7 +44,14 @@ class _Policies:
         policy = self._get(decision.decision_point, decision.policy_version, decision.HasField("slate"))
         if isinstance(policy, str):
             return policy
-        return mismatch(decision, policy) if isinstance(policy, Policy) else slate_mismatch(decision, policy)
+        if isinstance(policy, RecommenderPolicy):
+            return slate_mismatch(decision, policy)
+        difference = mismatch(decision, policy)
+        if not difference and decision.shadow_policy_version:
+            shadow = self._get(decision.decision_point, decision.shadow_policy_version, is_list=False)
+            # Of a decision that is no list only a policy, or why there is none, can be had.
+            difference = shadow_mismatch(decision, shadow) if isinstance(shadow, Policy) else str(shadow)
+        return difference
 
     def _get(self, point: str, version: str, is_list: bool) -> Policy | RecommenderPolicy | str:
         """Return a policy, or why it cannot be had."""

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from engine.records import Acknowledgement, Alarm, Generation
-from streaming.config import Deciding
+from streaming.config import Deciding, DecisionPointConfig
 from streaming.holds import Holds
 from streaming.intake import parsed
 from streaming.log import Log
+from streaming.monitor import read_statistics
 from streaming.topics import ACKNOWLEDGEMENTS, ALARMS, GENERATIONS
 from training.archive import ArchiveReader
+from training.disappointment import disappointment
 from training.job import ExitCode
 from training.schedule import RetrainRequest, RetrainScheduler
 
@@ -28,6 +30,7 @@ TRY_AGAIN_MS = 30_000
 
 Launch = Callable[[RetrainRequest | None], subprocess.Popen[bytes]]
 Tag = Callable[[], subprocess.Popen[bytes]]
+Undo = Callable[[str], subprocess.Popen[bytes]]
 
 
 def launcher(config_path: Path) -> Launch:
@@ -60,6 +63,16 @@ def tagger(config_path: Path) -> Tag:
     return tag
 
 
+def undoer(config_path: Path) -> Undo:
+    """Return what starts ``leeway rollback --if-disappointing`` for a decision point."""
+
+    def undo(point: str) -> subprocess.Popen[bytes]:
+        arguments = ["rollback", "--if-disappointing", "--decision-point", point, "--config", str(config_path)]
+        return subprocess.Popen([sys.executable, "-m", "streaming.cli", *arguments], stdout=subprocess.DEVNULL)
+
+    return undo
+
+
 class RetrainerRole:
     """Starts a retraining job when one is due, one at a time.
 
@@ -82,6 +95,10 @@ class RetrainerRole:
         Milliseconds since 1970.
     tag
         Starts the job that tags the champions; ``None``: they are not tagged.
+    undo
+        Starts the job that rolls a decision point back if its champion earns less than was estimated of it, where
+        ``retraining.rollback`` is enabled; ``None``: nothing is rolled back. Whether it does is looked at here, every
+        ``TRY_AGAIN_MS``: the job is started where it has something to do.
     """
 
     def __init__(
@@ -92,6 +109,7 @@ class RetrainerRole:
         launch: Launch,
         clock: Callable[[], int],
         tag: Tag | None = None,
+        undo: Undo | None = None,
     ) -> None:
         self._log = log
         self._archive = archive
@@ -109,6 +127,15 @@ class RetrainerRole:
         self._tagging: tuple[dict[str, int], subprocess.Popen[bytes]] | None = None
         self._tagged: dict[str, int] = {}
         self._tag_again_ms = 0
+        self._undo = undo
+        self._undoing: tuple[str, subprocess.Popen[bytes]] | None = None
+        self._watched = {
+            name: point
+            for name, point in points.items()
+            if isinstance(point, DecisionPointConfig) and point.retraining.rollback.enabled
+        }
+        self._judged_ms = 0
+        self._entries: dict[str, list[Generation]] = {}
         self._again: dict[str, tuple[int, RetrainRequest]] = {}
         self._job: tuple[RetrainRequest | None, subprocess.Popen[bytes]] | None = (
             (None, launch(None)) if self._points else None
@@ -137,6 +164,7 @@ class RetrainerRole:
                 logger.error("the model registry is not ready; every retraining tries again")
         if looking:
             self._looked_ms = self._clock()
+            self._look_after_rollback()
             self._start()
             if self._job is None:
                 self._start_tagging()
@@ -155,6 +183,29 @@ class RetrainerRole:
             if due is not None:
                 logger.info("%s: retraining begins (%s)", point, due.reason)
                 self._begin(due)
+                return
+
+    def _look_after_rollback(self) -> None:
+        """Start the rollback of a champion that disappoints: one at a time, and not beside a training."""
+        if self._undoing is not None:
+            name, process = self._undoing
+            code = process.poll()
+            if code is None:
+                return
+            logger.log(logging.ERROR if code else logging.INFO, "%s: rollback ended with status %d", name, code)
+            self._undoing = None
+        due = self._clock() - self._judged_ms >= TRY_AGAIN_MS
+        if self._undo is None or self._job is not None or not self._watched or not due:
+            return
+        self._judged_ms = self._clock()
+        books = read_statistics(self._log)
+        for name, point in self._watched.items():
+            mine = [book for book in books if book.decision_point == name]
+            entries = self._entries.get(name, [])
+            words = disappointment(entries, mine, point.retraining.rollback, point.reward.range)
+            if words is not None:
+                logger.warning("%s: rolling back: %s", name, words)
+                self._undoing = (name, self._undo(name))
                 return
 
     def _held(self, point: str) -> bool:
@@ -207,6 +258,8 @@ class RetrainerRole:
                     generation = parsed(record, Generation)
                     if generation is not None:
                         self._scheduler.on_generation(generation)
+                        if generation.decision_point in self._watched:
+                            self._entries.setdefault(generation.decision_point, []).append(generation)
                         if generation.promoted:
                             self._champions[generation.decision_point] = generation.trained_ms
                 self._read[topic] = record.offset + 1
@@ -225,6 +278,8 @@ class RetrainerRole:
         if self._tagging is not None:
             self._tagging[1].terminate()
             self._tagging[1].wait()
+        if self._undoing is not None:
+            self._undoing[1].wait()  # it takes seconds, and leaves nothing half done
         if self._job is not None:
             self._job[1].terminate()
             self._job[1].wait()

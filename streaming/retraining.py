@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from engine import __version__
+from engine.atomic_file import write_atomically
 from engine.config import UCRL2OracleConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, LeewayError
+from engine.features import Encoder
 from engine.recommender.store import RecommenderStore
 from engine.records import Generation
 from engine.store import PolicyStore
 from streaming.catalogues import catalogue_path, read_catalogue
 from streaming.config import Config
-from streaming.holds import read_holds
+from streaming.holds import read_alarms, read_holds
 from streaming.log import Log, Message
-from streaming.opening import open_log
+from streaming.monitor import read_statistics
+from streaming.opening import open_existing, open_log
 from streaming.serve import now_ms
 from streaming.topics import GENERATIONS
 from training.archive import ArchiveReader
-from training.job import Outcome, RetrainJob
+from training.generations import GenerationTable, table
+from training.job import ExitCode, Outcome, RetrainJob
 from training.pipeline import retrain
+from training.planning import loader
+from training.promotion import Floor
+from training.reference_file import read_reference, reference_path
 from training.registry import Registry
+
+#: What asks for a training; an entry of the ledger with another reason is a promotion by hand or a rollback.
+REASONS = ("drift", "schedule", "manual")
 
 
 class LogLedger:
@@ -53,6 +65,90 @@ def read_generations(log: Log) -> list[Generation]:
 def open_registry(config: Config) -> Registry:
     """Return the registry that the configuration names."""
     return Registry(config.tracking_uri, config.registry.experiment, config.registry.model_prefix)
+
+
+def since_last_window(log: Log, name: str) -> int | None:
+    """Return the end of the last window that was trained on, promoted or not; ``None`` before the first."""
+    entries = [entry for entry in LogLedger(log).generations(name) if entry.reason in REASONS]
+    return max((entry.window_end_ms for entry in entries), default=None)
+
+
+def unanswered_drift(log: Log, name: str) -> int | None:
+    """Return the time of the newest change that calls for retraining and was not trained on, if there is one."""
+    changes = [
+        alarm.change_ms for alarm in read_alarms(log) if alarm.decision_point == name and alarm.calls_for_retraining
+    ]
+    answered = [entry.window_start_ms for entry in LogLedger(log).generations(name) if entry.promoted]
+    newest = max(changes, default=None)
+    return None if newest is None or max(answered, default=-1) >= newest else newest
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Where a retraining begins: a time, or the configured window; or ``nothing``, which is its outcome."""
+
+    since_ms: int | None = None
+    nothing: Outcome | None = None
+
+
+def begin_of(config: Config, name: str, *, since_ms: int | None, since_last: bool, if_drift: bool) -> Begin:
+    """Return where a retraining begins by what was asked for."""
+    if not (since_last or if_drift):
+        return Begin(since_ms)
+    log = open_existing(config)
+    try:
+        if since_last:
+            return Begin(since_last_window(log, name))
+        change_ms = unanswered_drift(log, name)
+    finally:
+        log.close()
+    if change_ms is None:
+        words = f"nothing to do: no alarm of {name} calls for a retraining that was not done"
+        return Begin(nothing=Outcome(ExitCode.PROMOTED, words, done_before=True))
+    return Begin(change_ms)
+
+
+#: What counts as well: a gate that does not hold has done its work.
+_WELL = (ExitCode.PROMOTED, ExitCode.REFUSED, ExitCode.NOT_ENOUGH_DATA)
+
+
+def record_success(path: Path, name: str, outcome: Outcome) -> None:
+    """Write the time of a retraining that ended well, as Prometheus' textfile collector reads it; others leave it.
+
+    Raises ``LeewayError`` where the file cannot be written.
+    """
+    if outcome.exit_code not in _WELL:
+        return
+    metric = "leeway_retrain_last_success_timestamp_seconds"
+    text = (
+        f"# HELP {metric} When a retraining last ended well: promoted, refused by the gate, or too little feedback.\n"
+        f"# TYPE {metric} gauge\n"
+        f'{metric}{{decision_point="{name}"}} {now_ms() / 1_000:.3f}\n'
+    )
+    try:
+        write_atomically(path, text.encode())
+    except OSError as error:
+        raise LeewayError(f"{path}: cannot be written ({error.strerror}); name another file with --textfile") from error
+
+
+def promotion_floor(config: Config, name: str, log: Log) -> Floor:
+    """Return where the policies of a decision point are kept."""
+    return Floor(name, config.data_dir, PolicyStore(config.policy_dir), open_registry(config), LogLedger(log))
+
+
+def generation_table(config: Config, name: str, log: Log) -> GenerationTable:
+    """Put the ledger of a decision point together from the log and the policies on disk."""
+    point = config.decision_points[name]
+    encoder = Encoder(point.engine())
+    job = RetrainJob(name, point.engine(), point.retraining, config.data_dir)
+    path = reference_path(config.data_dir, name)
+    return table(
+        LogLedger(log).generations(name),
+        [entry for entry in read_statistics(log) if entry.decision_point == name],
+        point.retraining.damping,
+        loader(PolicyStore(config.policy_dir), job),
+        read_reference(path, encoder.context.width, encoder.action.width),
+    )
 
 
 def retrain_point(
@@ -92,6 +188,7 @@ def retrain_point(
             now_ms=now_ms(),
             progress=progress,
             hold=lambda: read_holds(log).words(name),
+            statistics=[entry for entry in read_statistics(log) if entry.decision_point == name],
         )
     finally:
         log.close()

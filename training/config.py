@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.config import Milliseconds, Model
 from training.elbo_tds.config import ElboTdsConfig
@@ -32,6 +32,53 @@ class GateConfig(Model):
     min_events: int = Field(200, ge=2, description="held-back feedbacks below which nothing is concluded")
 
 
+class DampingConfig(Model):
+    """What keeps generations from undoing each other's work (docs/generations.md).
+
+    Each measure is off at the value that its description names.
+    """
+
+    when: Literal["declared", "always", "never"] = Field(
+        "declared", description="after an oscillation was declared, or regardless of the test"
+    )
+    level: float = Field(
+        0.05,
+        gt=0.0,
+        lt=0.5,
+        description="greatest probability that generations are ever declared that do not oscillate",
+    )
+    generations: int = Field(20, ge=1, description="how many it lasts after an oscillation was declared")
+    blend: int = Field(4, ge=1, le=100, description="train on what the newest so many generations logged; 1: off")
+    blend_decay: float = Field(
+        1.0, gt=0.0, le=1.0, description="weight of a generation's feedback beside that of the next; 1: all alike"
+    )
+    balance_classes: bool = Field(
+        False, description="rewards above and below the middle of the range weigh alike; needs calibration_share"
+    )
+    weight_cap: float | None = Field(
+        None, ge=1.0, allow_inf_nan=False, description="weigh by 1 / (K p), clipped at this; null: off"
+    )
+    floor: float = Field(0.0, ge=0.0, le=1.0, description="least probability of an action, times K; 0: off")
+    calibrated_gamma: bool = Field(
+        False, description="gamma is 2 sqrt(K) / (calibration error of the acting generation) at most"
+    )
+    mixture: float = Field(
+        0.5, gt=0.0, le=1.0, description="share of the newest oracle in the average with those before it; 1: off"
+    )
+    mixture_members: int = Field(6, ge=2, le=50, description="oracles in the average at most")
+    max_change: float | None = Field(
+        None, gt=0.0, le=1.0, description="greatest change of an expected reward, as a share of the range; null: off"
+    )
+    dead_band: float = Field(
+        0.0, ge=0.0, lt=1.0, description="changes of an expected reward within this share of the range are none; 0: off"
+    )
+
+    @property
+    def mixes(self) -> bool:
+        """Whether oracles are averaged."""
+        return self.mixture < 1.0 or self.max_change is not None or self.dead_band > 0.0
+
+
 class LightGBMConfig(Model):
     """The gradient boosted trees of the batch oracle."""
 
@@ -39,6 +86,30 @@ class LightGBMConfig(Model):
     leaves: int = Field(15, ge=2, le=4_096, description="most leaves of one tree")
     learning_rate: float = Field(0.1, gt=0.0, le=1.0)
     min_child: int = Field(10, ge=1, description="fewest feedbacks in a leaf")
+
+
+class SearchConfig(Model):
+    """Random search for the settings of the boosted trees, by their loss on the newest part of the fitted feedback."""
+
+    trials: int = Field(0, ge=0, le=1_000, description="settings that are tried at most; 0: off")
+    budget: Milliseconds = Field(60_000, gt=0, description="time after which no other is tried")
+    share: float = Field(0.25, gt=0.0, lt=1.0, description="newest share of the fitted feedback that judges them")
+    trees: tuple[int, ...] = Field((50, 100, 200, 400), min_length=1)
+    leaves: tuple[int, ...] = Field((4, 8, 15, 31), min_length=1)
+    learning_rate: tuple[float, ...] = Field((0.02, 0.05, 0.1, 0.2), min_length=1)
+    min_child: tuple[int, ...] = Field((5, 10, 20, 50), min_length=1)
+
+
+class RollbackConfig(Model):
+    """When a promotion is undone because it does not earn what was estimated."""
+
+    enabled: bool = Field(False, description="undo it; otherwise it is told by `leeway generations` alone")
+    bound: float = Field(
+        0.0, ge=0.0, allow_inf_nan=False, description="by so much below the estimate's interval it may stay"
+    )
+    error: float = Field(
+        0.05, gt=0.0, lt=0.5, description="greatest probability that a promotion is undone which earns what it should"
+    )
 
 
 class ScheduleConfig(Model):
@@ -61,8 +132,23 @@ class RetrainingConfig(ScheduleConfig):
     max_rows: int | None = Field(None, ge=1, description="use the newest of the window alone")
     oracles: tuple[OracleName, ...] = Field(("configured", "lightgbm"), min_length=1)
     seed: int = Field(0, ge=0, description="of every random choice in training")
+    calibration_share: float = Field(
+        0.0, ge=0.0, lt=1.0, description="newest share of the fitted feedback by which oracles are calibrated; 0: off"
+    )
     gate: GateConfig = GateConfig()
+    damping: DampingConfig = DampingConfig()
+    search: SearchConfig = SearchConfig()
+    rollback: RollbackConfig = RollbackConfig()
     lightgbm: LightGBMConfig = LightGBMConfig()
+
+    @model_validator(mode="after")
+    def _balanced_is_calibrated(self) -> RetrainingConfig:
+        if self.damping.balance_classes and self.damping.when != "never" and not self.calibration_share:
+            raise ValueError(
+                "damping.balance_classes moves what is expected away from what comes; set calibration_share, such as "
+                "0.2, so that it is moved back"
+            )
+        return self
 
     @field_validator("oracles")
     @classmethod

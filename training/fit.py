@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import lightgbm
 import numpy as np
@@ -14,7 +14,7 @@ from engine.oracles.recursive_ridge import RecursiveRidgeLearner
 from engine.oracles.refitted import RefittedLearner
 from engine.policy import Policy
 from training.config import LightGBMConfig, OracleName
-from training.dataset import Dataset
+from training.dataset import Dataset, Float64
 
 _CHUNK = 16_384  # rows that the linear learner holds in float64 at once
 _THREADS = 2
@@ -42,7 +42,9 @@ class Fitted:
     learner: Learner | None = None
 
 
-def fit_linear(train: Dataset, point: DecisionPoint) -> tuple[LinearLearner, tuple[str, ...]]:
+def fit_linear(
+    train: Dataset, point: DecisionPoint, weights: Float64 | None = None
+) -> tuple[LinearLearner, tuple[str, ...]]:
     """Learn the per-action ridge regression of the decision point from scratch, in the order of time.
 
     Returns the learner itself, so that the online learner goes on from where training stopped, and its vocabulary.
@@ -53,12 +55,13 @@ def fit_linear(train: Dataset, point: DecisionPoint) -> tuple[LinearLearner, tup
     )
     for begin in range(0, len(train), _CHUNK):
         part = train.rows(slice(begin, begin + _CHUNK))
-        learner.partial_fit(part.chosen_matrix(), part.chosen_actions(), part.reward)
+        mine = None if weights is None else weights[begin : begin + _CHUNK]
+        learner.partial_fit(part.chosen_matrix(), part.chosen_actions(), part.reward, mine)
     return learner, tuple(learner.vocabulary)
 
 
-def events_of(rows: Dataset) -> Events:
-    """Return feedbacks as decisions to learn from."""
+def events_of(rows: Dataset, weights: Float64 | None = None) -> Events:
+    """Return feedbacks as decisions to learn from; all weigh 1 where nothing else is said."""
     return Events(
         X=rows.pairs(),
         actions=list(rows.action_ids),
@@ -67,24 +70,30 @@ def events_of(rows: Dataset) -> Events:
         chosen=rows.chosen_flat,
         propensity=rows.propensity,
         rewards=rows.reward,
-        weights=np.ones(len(rows)),
+        weights=np.ones(len(rows)) if weights is None else weights,
     )
 
 
-def fit_configured(train: Dataset, point: DecisionPoint) -> Learner:
+def fit_configured(train: Dataset, point: DecisionPoint, weights: Float64 | None = None) -> Learner:
     """Learn as ``policy`` says (oracle, learning, memory), from scratch and in the order of time."""
     learner = make_learner(point)
     if isinstance(learner, RecursiveRidgeLearner):
         learner.fit_features(train.chosen_matrix(), train.reward)
     for begin in range(0, len(train), _CHUNK):
-        learn_events(learner, events_of(train.rows(slice(begin, begin + _CHUNK))))
+        chunk = slice(begin, begin + _CHUNK)
+        learn_events(learner, events_of(train.rows(chunk), None if weights is None else weights[chunk]))
     if isinstance(learner, RefittedLearner):
         learner.refit()
     return learner
 
 
 def fit_lightgbm(
-    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int
+    train: Dataset,
+    point: DecisionPoint,
+    config: LightGBMConfig,
+    seed: int,
+    weights: Float64 | None = None,
+    threads: int = _THREADS,
 ) -> tuple[LightGBMOracle, tuple[str, ...]]:
     """Fit boosted trees to the reward of the chosen actions; the last feature is the action's code, a category.
 
@@ -111,31 +120,54 @@ def fit_lightgbm(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": _THREADS,
+        "num_threads": threads,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(rows, label=train.reward, categorical_feature=[rows.shape[1] - 1], params=params)
+    data = lightgbm.Dataset(
+        rows, label=train.reward, weight=weights, categorical_feature=[rows.shape[1] - 1], params=params
+    )
     booster = lightgbm.train(params, data, num_boost_round=config.trees)
     return LightGBMOracle(booster.model_to_string()), vocabulary
 
 
-def _configured(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> Fitted:
-    learner = fit_configured(train, point)
+def _configured(
+    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
+) -> Fitted:
+    learner = fit_configured(train, point, weights)
     return Fitted(learner.oracle(), tuple(learner.vocabulary), len(train), learner)
 
 
-def _linear(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> Fitted:
-    learner, vocabulary = fit_linear(train, point)
+def _linear(
+    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
+) -> Fitted:
+    learner, vocabulary = fit_linear(train, point, weights)
     return Fitted(learner.oracle(), vocabulary, len(train), learner)
 
 
-def _lightgbm(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> Fitted:
-    oracle, vocabulary = fit_lightgbm(train, point, config, seed)
+def _lightgbm(
+    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
+) -> Fitted:
+    oracle, vocabulary = fit_lightgbm(train, point, config, seed, weights)
     return Fitted(oracle, vocabulary, len(train))
 
 
+class Fitter(Protocol):
+    """Fits an oracle to the reward of the chosen actions; the weights of the rows are all alike by default."""
+
+    def __call__(
+        self,
+        train: Dataset,
+        point: DecisionPoint,
+        config: LightGBMConfig,
+        seed: int,
+        weights: Float64 | None = None,
+        /,
+    ) -> Fitted:
+        """Return what was fitted."""
+
+
 #: By the name that ``retraining.oracles`` gives.
-FITTERS: dict[OracleName, Callable[[Dataset, DecisionPoint, LightGBMConfig, int], Fitted]] = {
+FITTERS: dict[OracleName, Fitter] = {
     "configured": _configured,
     "linear": _linear,
     "lightgbm": _lightgbm,

@@ -35,8 +35,8 @@ from training.gate import Verdict, judge_lists
 from training.job import ExitCode, Ledger, Outcome
 from training.list_run_log import ListRunLog
 from training.lock import exclusive
-from training.pipeline import GENERATION_TAG, VERSION_TAG, WORK_TAG, Hold, Progress, ledger_entry
-from training.registry import Registry
+from training.pipeline import VERSION_TAG, WORK_TAG, Hold, Progress, ledger_entry
+from training.registry import GENERATION_TAG, Registry
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class ListRunLog:
     @classmethod
     @contextmanager
     def open(
-        cls, registry: Registry | None, name: str, params: Mapping[str, object], tags: Mapping[str, object], now_ms: int
+        cls, registry: Registry | None, name: str, params: Mapping[str, object], tags: dict[str, object], now_ms: int
     ) -> Iterator[Self]:
         """Start the run, and end it with the block: as failed if an error leaves it."""
         if registry is None:

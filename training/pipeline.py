@@ -1,8 +1,10 @@
-"""One retraining from the archive to the registry: extract, split, fit, evaluate, gate, register, promote.
+"""One retraining from the archive to the registry: extract, check, split, fit, calibrate, evaluate, gate, register,
+promote.
 
-What is written, and in which order, so that a crash at any point is mended by the next run: the policy and its
-learner's statistics in the policy store; the version in the registry; the alias ``champion``; the entry in the
-ledger, which is the sign that all is done and the one that others follow.
+What is written, and in which order, so that a crash at any point is mended by the next run: the plan, with the window
+and the digest of its feedback; the policy and its learner's statistics in the policy store; the version in the
+registry; the alias ``champion``; the entry in the ledger, which is the sign that all is done and the one that others
+follow. What lies between is a function of window, configuration and seed, and is done again.
 """
 
 from __future__ import annotations
@@ -10,28 +12,34 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from google.protobuf import json_format
 
 from engine.errors import SnapshotError
-from engine.features import same_columns
+from engine.features import Encoder, same_columns
 from engine.oracles import learn_events
 from engine.policy import OracleFailure, Policy
-from engine.records import Generation, generation_of
+from engine.records import Generation, GenerationStatistics, generation_of
 from engine.store import PolicyStore
+from training import resume
 from training.archive import ArchiveReader
+from training.candidates import train_candidates
+from training.checks import faults
 from training.dataset import Dataset
 from training.evaluation.base import Float64
 from training.evaluation.policy import PolicyEvaluation, evaluate_logging, evaluate_policy
 from training.evaluation.reward_model import cross_fit
-from training.fit import FITTERS, Fitted, candidate, events_of
+from training.fit import Fitted, events_of
 from training.gate import Verdict, judge
 from training.job import ExitCode, Ledger, Outcome, RetrainJob
 from training.learner_file import learner_path, save_learner
 from training.lock import exclusive
-from training.registry import Registry
+from training.planning import loader, make_plan
+from training.reference_file import freeze_reference, read_reference, reference_path
+from training.registry import GENERATION_TAG, Registry
+from training.resume import Plan
 from training.run_log import CHAMPION, RunLog
 
 Progress = Callable[[str], None]
@@ -39,7 +47,6 @@ Hold = Callable[[], str | None]
 
 WORK_TAG = "work"
 VERSION_TAG = "policy_version"
-GENERATION_TAG = "ledger_entry"
 
 
 def retrain(
@@ -52,6 +59,7 @@ def retrain(
     now_ms: int,
     progress: Progress = lambda words: None,
     hold: Hold = lambda: None,
+    statistics: Sequence[GenerationStatistics] = (),
 ) -> Outcome:
     """Train, prove and promote a policy, or say why not.
 
@@ -82,6 +90,8 @@ def retrain(
     hold
         Says why nothing may be promoted now, ``None`` where it may. Asked at the start, and again before a policy that
         passed the gate is written. A dry run does not ask.
+    statistics
+        What the generations of this decision point did while they acted; by these it is judged whether they oscillate.
 
     Raises
     ------
@@ -96,14 +106,48 @@ def retrain(
             return Outcome(ExitCode.HELD, held)
         if not job.dry_run:
             reconcile(job.name, store=store, registry=registry, ledger=ledger, progress=progress)
-        start_ms, end_ms = job.window(now_ms)
-        dataset = archive.read(job.name, job.point, start_ms, end_ms, last=job.config.max_rows)
+        plan, dataset = _extract(job, archive, store, ledger, statistics, now_ms)
         progress(f"extract: {len(dataset)} feedbacks of {job.name}")
-        with RunLog.open(None if job.dry_run else registry, job, dataset, now_ms) as log:
-            outcome = _Retraining(job, dataset, store, registry, ledger, now_ms, progress, hold, log).outcome()
-            log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
+        try:
+            with RunLog.open(None if job.dry_run else registry, job, plan, len(dataset), archive.offsets()) as log:
+                plan = replace(plan, run_id=log.run_id or "")
+                if not job.dry_run:
+                    resume.keep(job, plan)
+                outcome = _Retraining(job, plan, dataset, store, registry, ledger, progress, hold, log).outcome()
+                log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
+        except Exception:
+            # That run is over; what goes on with the plan has one of its own.
+            if not job.dry_run:
+                resume.keep(job, replace(plan, run_id=""))
+            raise
+        if not job.dry_run:
+            resume.done(job)
         progress(outcome.words)
         return outcome
+
+
+def _extract(
+    job: RetrainJob,
+    archive: ArchiveReader,
+    store: PolicyStore,
+    ledger: Ledger,
+    statistics: Sequence[GenerationStatistics],
+    now_ms: int,
+) -> tuple[Plan, Dataset]:
+    """Return the plan, that of a retraining that was cut off if its feedback is as it was, and the feedback."""
+    plan = None if job.dry_run else resume.unfinished(job, now_ms)
+    if plan is not None:
+        dataset = archive.read(job.name, job.point, plan.start_ms, plan.end_ms, last=job.config.max_rows)
+        if dataset.digest() == plan.digest:
+            return plan, dataset
+    encoder = Encoder(job.point)
+    reference_file = reference_path(job.data_dir, job.name)
+    reference = read_reference(reference_file, encoder.context.width, encoder.action.width)
+    plan = make_plan(job, ledger.generations(job.name), statistics, loader(store, job), reference, now_ms)
+    dataset = archive.read(job.name, job.point, plan.start_ms, plan.end_ms, last=job.config.max_rows)
+    if reference is None and not job.dry_run:
+        freeze_reference(reference_file, dataset)
+    return replace(plan, digest=dataset.digest()), dataset
 
 
 def reconcile(
@@ -117,7 +161,7 @@ def reconcile(
     if champion is None or GENERATION_TAG not in champion.tags:
         return None
     entry = ledger_entry(champion.tags[GENERATION_TAG], champion.version)
-    if entry.generation <= _last_promoted(ledger, point):
+    if entry.generation <= last_promoted(ledger, point):
         return None
     store.save(registry.load(champion))
     ledger.append(entry)
@@ -139,11 +183,11 @@ class _Retraining:
     """The steps after extraction, over what they all need."""
 
     job: RetrainJob
+    plan: Plan
     dataset: Dataset
     store: PolicyStore
     registry: Registry
     ledger: Ledger
-    now_ms: int
     progress: Progress
     hold: Hold
     log: RunLog
@@ -156,20 +200,26 @@ class _Retraining:
             return self._too_few(rows, "in the window", config.min_events, "min_events")
         if held_back < config.gate.min_events:
             return self._too_few(held_back, "held back", config.gate.min_events, "gate.min_events")
+        found = faults(self.dataset, self.job.point)
+        self._step("check", "; ".join(found) or "nothing is wrong with it")
+        if found:
+            words = f"the feedback cannot be trained on: {'; '.join(found)}; mend what logs it, or leave that time out"
+            return Outcome(ExitCode.REFUSED, words, rows=rows, run_id=self.log.run_id)
         work = self._work()
         done = None if self.job.dry_run else self._done(work)
         if done is not None:
             return done
 
         train, held = self.dataset.rows(slice(rows - held_back)), self.dataset.rows(slice(rows - held_back, rows))
-        self.progress(f"split: {len(train)} to fit on, the newest {len(held)} held back")
+        self._step("split", f"{len(train)} to fit on, the newest {len(held)} held back")
         q_hat = cross_fit(held, self.job.point)
         champion, acting = self._champion(held)
         baseline, note = self._baseline(champion, acting, held, q_hat)
-        candidates = self._candidates(train, held, q_hat, self._next_generation(acting))
+        candidates = self._candidates(train, held, q_hat, champion, self._next_generation(acting))
         evaluations = {CHAMPION: baseline} | {name: c.evaluation for name, c in candidates.items()}
         self.log.evaluations(evaluations)
 
+        self._step("gate", f"{len(candidates)} candidates against {acting}")
         verdicts = {
             name: judge(
                 found.evaluation,
@@ -211,6 +261,10 @@ class _Retraining:
             registry_version=version,
         )
 
+    def _step(self, name: str, words: str) -> None:
+        self.log.step(name)
+        self.progress(f"{name}: {words}")
+
     def _too_few(self, found: int, where: str, least: int, setting: str) -> Outcome:
         words = f"{found} feedbacks {where} of at least {least} ({setting}); wait for more, or widen the window"
         return Outcome(ExitCode.NOT_ENOUGH_DATA, words, rows=len(self.dataset), run_id=self.log.run_id)
@@ -219,7 +273,8 @@ class _Retraining:
         """Return what decides the result: data, configuration and code; not the hour."""
         job = self.job
         parts = [job.name, job.point.model_dump(mode="json"), job.config.model_dump(mode="json"), job.code_version]
-        return hashlib.sha256(json.dumps([self.dataset.digest(), *parts], sort_keys=True).encode()).hexdigest()
+        damping = [self.plan.damped, self.plan.calibration_error]
+        return hashlib.sha256(json.dumps([self.plan.digest, *parts, *damping], sort_keys=True).encode()).hexdigest()
 
     def _done(self, work: str) -> Outcome | None:
         """Return the outcome of the same work if it was brought to its end before."""
@@ -242,7 +297,11 @@ class _Retraining:
 
     def _champion(self, held: Dataset) -> tuple[Policy | None, str]:
         """Return the policy that acted when the held-back part began, if it can be had, and its version."""
-        version = str(held.policy_version[0])
+        acted = held.policy_version
+        tried = self.store.challenger(self.job.name)
+        if tried is not None and (acted != tried.version).any():
+            acted = acted[acted != tried.version]  # a canary is no champion
+        version = str(acted[0])
         try:
             policy = self.store.load(self.job.name, version)
         except SnapshotError:
@@ -263,45 +322,46 @@ class _Retraining:
             why = "its file is gone, or it has other features"
         return evaluate_logging(held, q_hat), f" (compared with the policies that acted, not with {version}: {why})"
 
-    def _candidates(self, train: Dataset, held: Dataset, q_hat: Float64, generation: int) -> dict[str, _Candidate]:
+    def _candidates(
+        self, train: Dataset, held: Dataset, q_hat: Float64, acting: Policy | None, generation: int
+    ) -> dict[str, _Candidate]:
         found: dict[str, _Candidate] = {}
-        configured = self.job.point.policy.oracle.kind
-        for fitter in self.job.config.oracles:
-            name = configured if fitter == "configured" else fitter
-            if name in found:
-                continue  # the configured one, by its own name
-            fitted = FITTERS[fitter](train, self.job.point, self.job.config.lightgbm, self.job.config.seed)
-            policy = candidate(self.job.name, self.job.point, fitted, generation=generation, created_ms=self.now_ms)
-            found[name] = _Candidate(policy, fitted, evaluate_policy(policy, held, q_hat))
-            estimate = found[name].evaluation.estimates["dr"]
+        self._step("fit", "damped, for the generations oscillate" if self.plan.damped else "from scratch")
+        for trained in train_candidates(self.job, self.plan, train, acting, generation, self.log):
+            policy = trained.policy
+            self.log.step("evaluate")
+            found[trained.name] = _Candidate(policy, trained.fitted, evaluate_policy(policy, held, q_hat))
+            estimate = found[trained.name].evaluation.estimates["dr"]
             self.progress(
-                f"fit and evaluate: {name} {policy.version} estimated at {estimate.value:.4f} "
+                f"fit and evaluate: {trained.name} {policy.version} estimated at {estimate.value:.4f} "
                 f"({estimate.low:.4f} to {estimate.high:.4f})"
             )
         return found
 
     def _next_generation(self, acting: str) -> int:
-        """Return one more than any generation that acts, serves or was promoted."""
+        """Return one more than any generation that acts, serves, is tried or was promoted."""
         current = self.store.current(self.job.name)
-        known = [_generation(version) for version in (acting, current) if version is not None]
-        return max(*known, _last_promoted(self.ledger, self.job.name), 0) + 1
+        tried = self.store.challenger(self.job.name)
+        versions = (acting, current, None if tried is None else tried.version)
+        known = [_generation(version) for version in versions if version is not None]
+        return max(*known, last_promoted(self.ledger, self.job.name), 0) + 1
 
     def _entry_of(self, best: _Candidate, champion: PolicyEvaluation, verdict: Verdict, words: str) -> Generation:
-        start_ms, end_ms = self.job.window(self.now_ms)
         return Generation(
             decision_point=self.job.name,
             generation=best.policy.generation,
             policy_version=best.policy.version,
             oracle=best.policy.oracle.kind,
-            trained_ms=self.now_ms,
-            window_start_ms=start_ms,
-            window_end_ms=end_ms,
+            trained_ms=self.plan.now_ms,
+            window_start_ms=self.plan.start_ms,
+            window_end_ms=self.plan.end_ms,
             rows=len(self.dataset),
             reason=self.job.reason,
             promoted=verdict.promoted,
             verdict=words,
             run_id=self.log.run_id or "",
             estimate=best.evaluation.estimates["dr"].value,
+            estimate_error=best.evaluation.estimates["dr"].standard_error,
             champion_estimate=champion.estimates["dr"].value,
             difference_low=verdict.difference.low,
             difference_high=verdict.difference.high,
@@ -310,6 +370,7 @@ class _Retraining:
     def _write(self, best: _Candidate, held: Dataset, entry: Generation, verdict: Verdict, work: str) -> str:
         """Keep the candidate, promoted or not, in the order that the module's head gives; return its version."""
         policy, name = best.policy, self.job.name
+        self._step("register", policy.version)
         if verdict.promoted:
             learner = best.fitted.learner
             if learner is not None:
@@ -330,6 +391,7 @@ class _Retraining:
         entry.registry_version = version
         self.log.tags(policy_version=policy.version, registry_version=version)
         if verdict.promoted:
+            self._step("promote", f"version {version}")
             self.registry.promote(name, version)
         else:
             self.registry.challenge(name, version)
@@ -351,5 +413,6 @@ def _generation(version: str) -> int:
         return 0  # feedback that was logged by another system
 
 
-def _last_promoted(ledger: Ledger, point: str) -> int:
+def last_promoted(ledger: Ledger, point: str) -> int:
+    """Return the number of the newest generation that was promoted; 0 before the first."""
     return max((entry.generation for entry in ledger.generations(point) if entry.promoted), default=0)

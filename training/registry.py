@@ -33,6 +33,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
 DIGEST_TAG = "policy_digest"
+#: A version's entry for the ledger, as JSON.
+GENERATION_TAG = "ledger_entry"
 
 P = TypeVar("P", bound=Versioned)
 
@@ -94,11 +96,14 @@ class Registry:
 
     # Runs
 
-    def start_run(self, name: str, *, params: Mapping[str, object], tags: Mapping[str, object]) -> str:
-        """Open a run and return its id."""
+    def start_run(
+        self, name: str, *, params: Mapping[str, object], tags: dict[str, object], parent: str | None = None
+    ) -> str:
+        """Open a run, below another one where ``parent`` says so, and return its id."""
+        above = {} if parent is None else {"mlflow.parentRunId": parent}
         with self._asking(f"start run {name!r}"):
             run_id: str = self._client.create_run(
-                self._experiment_id, run_name=name, tags={key: str(value) for key, value in tags.items()}
+                self._experiment_id, run_name=name, tags={key: str(value) for key, value in (tags | above).items()}
             ).info.run_id
             self._client.log_batch(
                 run_id, params=[mlflow.entities.Param(key, str(value)) for key, value in params.items()]
@@ -177,9 +182,20 @@ class Registry:
 
     def champion(self, point: str) -> RegisteredVersion | None:
         """Return the version that the alias ``champion`` names, or ``None`` before the first promotion."""
-        with self._asking(f"read the champion of {self.model_name(point)}"):
+        return self.aliased(point, CHAMPION)
+
+    def aliased(self, point: str, alias: str) -> RegisteredVersion | None:
+        """Return the version that an alias names, or ``None``."""
+        return self._asked(point, alias, lambda name: self._client.get_model_version_by_alias(name, alias))
+
+    def version(self, point: str, version: str) -> RegisteredVersion | None:
+        """Return a version by its number, or ``None`` where there is none."""
+        return self._asked(point, f"version {version}", lambda name: self._client.get_model_version(name, version))
+
+    def _asked(self, point: str, what: str, ask: Callable[[str], Any]) -> RegisteredVersion | None:
+        with self._asking(f"read the {what} of {self.model_name(point)}"):
             try:
-                return _version(self._client.get_model_version_by_alias(self.model_name(point), CHAMPION))
+                return _version(ask(self.model_name(point)))
             except mlflow.exceptions.MlflowException as error:
                 # No such model and no such alias are told apart by their texts alone; both mean: none yet.
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
@@ -200,6 +216,11 @@ class Registry:
         name = self.model_name(point)
         with self._asking(f"set the challenger of {name}"):
             self._client.set_registered_model_alias(name, CHALLENGER, version)
+
+    def forget(self, point: str, alias: str) -> None:
+        """Remove an alias."""
+        with self._asking(f"remove the alias {alias} of {self.model_name(point)}"):
+            self._client.delete_registered_model_alias(self.model_name(point), alias)
 
     def load(self, version: RegisteredVersion) -> Policy:
         """Return the policy of a version of a decision point; raises ``SnapshotError`` if its file is damaged."""

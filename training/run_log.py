@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Self
@@ -12,11 +13,13 @@ import numpy as np
 from engine.config import DecisionPoint
 from engine.errors import RegistryError
 from training import plots
+from training.config import LightGBMConfig
 from training.dataset import Dataset
 from training.evaluation.policy import PolicyEvaluation
 from training.gate import Verdict
 from training.job import RetrainJob
 from training.registry import Registry
+from training.resume import Plan
 
 CHAMPION = "champion"
 
@@ -41,26 +44,45 @@ class RunLog:
 
     @classmethod
     @contextmanager
-    def open(cls, registry: Registry | None, job: RetrainJob, dataset: Dataset, now_ms: int) -> Iterator[Self]:
-        """Start the run, and end it with the block: as failed if an error leaves it."""
+    def open(
+        cls, registry: Registry | None, job: RetrainJob, plan: Plan, rows: int, offsets: Mapping[int, int]
+    ) -> Iterator[Self]:
+        """Start the run, or go on with that of the plan, and end it with the block: as failed if an error leaves it.
+
+        Parameters
+        ----------
+        registry, job, plan
+            Where it is kept, and what it is of.
+        rows
+            Feedbacks in the window.
+        offsets
+            How far the log had been archived, by partition.
+        """
+        now_ms = plan.now_ms
         if registry is None:
             yield cls(None, None, now_ms)
             return
-        start_ms, end_ms = job.window(now_ms)
-        run_id = registry.start_run(
-            f"{job.name}-{job.reason}-{now_ms}",
-            params=_parameters(job),
-            tags={
-                "decision_point": job.name,
-                "reason": job.reason,
-                "window_start_ms": start_ms,
-                "window_end_ms": end_ms,
-                "rows": len(dataset),
-                "data_digest": dataset.digest(),
-                "seed": job.config.seed,
-                "code_version": job.code_version,
-            },
-        )
+        if plan.run_id:
+            run_id = plan.run_id
+            registry.set_run_tags(run_id, {"resumed": True})
+        else:
+            run_id = registry.start_run(
+                f"{job.name}-{job.reason}-{now_ms}",
+                params=_parameters(job),
+                tags={
+                    "decision_point": job.name,
+                    "reason": job.reason,
+                    "window_start_ms": plan.start_ms,
+                    "window_end_ms": plan.end_ms,
+                    "rows": rows,
+                    "data_digest": plan.digest,
+                    "offsets": json.dumps({str(partition): offset for partition, offset in offsets.items()}),
+                    "seed": job.config.seed,
+                    "code_version": job.code_version,
+                    "oscillating": plan.oscillating,
+                    "damped": plan.damped,
+                },
+            )
         try:
             yield cls(registry, run_id, now_ms)
         except BaseException as error:
@@ -143,6 +165,23 @@ class RunLog:
                 metrics[f"{candidate}/gate/{check.name}_holds"] = float(check.holds)
         self._registry.log_metrics(self.run_id, metrics, time_ms=self._now_ms)
 
+    def step(self, name: str) -> None:
+        """Say which step has begun: that of a run that was cut off is the one that did not end."""
+        self.tags(step=name)
+
+    def trial(self, tried: LightGBMConfig, loss: float) -> None:
+        """Write one trial of a search as a run below this one."""
+        if self._registry is None or self.run_id is None:
+            return
+        child = self._registry.start_run(
+            f"search-{tried.trees}-{tried.leaves}-{tried.learning_rate}-{tried.min_child}",
+            params=tried.model_dump(),
+            tags={},
+            parent=self.run_id,
+        )
+        self._registry.log_metrics(child, {"search/loss": loss}, time_ms=self._now_ms)
+        self._registry.end_run(child, "FINISHED")
+
     def tags(self, **tags: object) -> None:
         """Write tags."""
         if self._registry is not None and self.run_id is not None:
@@ -158,6 +197,9 @@ def _parameters(job: RetrainJob) -> dict[str, object]:
         "min_events": config.min_events,
         "max_rows": config.max_rows,
         "seed": config.seed,
+        "calibration_share": config.calibration_share,
+        **{f"damping.{key}": value for key, value in config.damping.model_dump().items()},
+        **{f"search.{key}": value for key, value in config.search.model_dump().items()},
         **{f"gate.{key}": value for key, value in config.gate.model_dump().items()},
         **{f"lightgbm.{key}": value for key, value in config.lightgbm.model_dump().items()},
         **{

@@ -69,6 +69,7 @@ from engine.config.recommender import (
     VectorField,
     same_fields,
 )
+from engine.config.rollout import Challenger
 from engine.config.serving import ServingConfig
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "CapConfig",
     "CappedIGWConfig",
     "CategoryField",
+    "Challenger",
     "CoverConfig",
     "CoverOracleConfig",
     "DecisionPoint",

@@ -13,6 +13,7 @@ from engine.oracles.base import (
     UncertainOracle,
     predict,
 )
+from engine.oracles.calibrated import CalibratedOracle
 from engine.oracles.columns import Columns
 from engine.oracles.ensemble import EnsembleOfOracles
 from engine.oracles.events import Events, learn_events
@@ -20,6 +21,7 @@ from engine.oracles.intercepts import InterceptOracle
 from engine.oracles.learners import LEARNERS, STORED, learner_of, make_learner
 from engine.oracles.lightgbm import LightGBMOracle
 from engine.oracles.linear import LinearLearner, LinearOracle
+from engine.oracles.mixture import MixtureOracle
 from engine.oracles.online import (
     OnlineLinearLearner,
     OnlineLinearOracle,
@@ -36,6 +38,7 @@ __all__ = [
     "STORED",
     "Arrays",
     "BackgroundLearner",
+    "CalibratedOracle",
     "Columns",
     "DiscountingLearner",
     "EnsembleOfOracles",
@@ -46,6 +49,7 @@ __all__ = [
     "LightGBMOracle",
     "LinearLearner",
     "LinearOracle",
+    "MixtureOracle",
     "OnlineLinearLearner",
     "OnlineLinearOracle",
     "OnlineLogisticLearner",
@@ -77,5 +81,7 @@ ORACLES: dict[str, type[StoredOracle]] = {
         EnsembleOfOracles,
         InterceptOracle,
         TabularOracle,
+        MixtureOracle,
+        CalibratedOracle,
     )
 }

@@ -33,6 +33,7 @@ from engine.records import (
 )
 from engine.sampling import draw
 from engine.serving.answers import Activity, Answers
+from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer, Recorder
 
 
@@ -43,6 +44,17 @@ class Slot(Activity):
     name: str
     point: DecisionPoint
     policy: Policy
+    rollout: Rollout | None = None
+
+    def decide(self, request: DecideRequest, decision_id: str, now_ms: int, *, hurry: bool) -> Decision:
+        """Make one decision by the policy that acts on it, and note what one that looks on would have done."""
+        rollout = self.rollout  # once: it may be swapped meanwhile
+        challenged = rollout is not None and rollout.acts(request, decision_id)
+        policy = rollout.policy if rollout is not None and challenged else self.policy
+        made = decide(policy, request, decision_id, now_ms, hurry=hurry)
+        if rollout is not None and not hurry:
+            rollout.note(made)
+        return made
 
 
 @dataclass
@@ -191,7 +203,7 @@ class DecisionService:
             slot.name,
             slot,
             request.decision_id,
-            lambda decision_id: decide(slot.policy, request, decision_id, now_ms, hurry=hurry),
+            lambda decision_id: slot.decide(request, decision_id, now_ms, hurry=hurry),
             response,
         )
         return cast("Future[DecideResponse]", answer)

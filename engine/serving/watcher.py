@@ -6,13 +6,14 @@ import logging
 import threading
 from collections.abc import Callable
 
-from engine.config import same_fields
+from engine.config import Challenger, same_fields
 from engine.errors import SnapshotError
 from engine.features import same_columns
 from engine.policy import Policy
 from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.store import RecommenderStore
 from engine.serving.answers import Activity
+from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService, RecommenderSlot, Slot
 from engine.store import PolicyStore
@@ -56,6 +57,7 @@ class PolicyWatcher:
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._seen: dict[str, str] = {}
+        self._challengers: dict[str, Challenger | None] = {}
         self._thread = threading.Thread(target=self._run, name="policy-watcher", daemon=True)
 
     def start(self) -> None:
@@ -72,6 +74,7 @@ class PolicyWatcher:
     def look(self) -> None:
         """Swap in what was published since the last look."""
         for slot in self._service.slots.values():
+            self._look_for_challenger(slot)
             self._look_at(slot.name, slot, lambda label, slot=slot: self._point_policy(slot, label))  # type: ignore[misc]
         for ranked in self._service.recommenders.values():
             self._look_at(ranked.name, ranked, lambda label, slot=ranked: self._list_policy(slot, label))  # type: ignore[misc]
@@ -109,6 +112,26 @@ class PolicyWatcher:
             )
         policy.prepare()
         return policy
+
+    def _look_for_challenger(self, slot: Slot) -> None:
+        """Begin or end the trial of a challenger; one that cannot be loaded is not tried."""
+        try:
+            asked = self._store.challenger(slot.name)
+            if asked == self._challengers.get(slot.name):
+                return
+            self._challengers[slot.name] = asked
+            policy = None if asked is None else self._store.load(slot.name, asked.version)
+            problem = "" if policy is None else schema_problem(policy, slot)
+        except (SnapshotError, OSError) as error:
+            policy, problem = None, str(error)
+        if problem:
+            slot.rollout = None
+            self._fail(slot.name, slot, "challenger", problem)
+        elif asked is None or policy is None:
+            slot.rollout = None
+        else:
+            slot.rollout = Rollout(policy, asked)
+            logger.info("%s: %s of %s begins", slot.name, asked.mode, policy.version)
 
     def _fail(self, name: str, slot: Activity, label: str, problem: str) -> None:
         slot.policy_error = problem

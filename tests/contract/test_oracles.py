@@ -24,11 +24,13 @@ from engine.config import DecisionPoint, OracleConfig
 from engine.features import Float32
 from engine.oracles import (
     ORACLES,
+    CalibratedOracle,
     Columns,
     Learner,
     LightGBMOracle,
     LinearLearner,
     LinearOracle,
+    MixtureOracle,
     Oracle,
     TabularOracle,
     learner_of,
@@ -86,6 +88,14 @@ SAMPLES: dict[str, Oracle] = {
     "ensemble": taught({"kind": "ensemble", "members": 3}).oracle(),
     "intercepts": taught({"kind": "intercepts"}).oracle(),
 }
+SAMPLES["mixture"] = MixtureOracle(
+    [SAMPLES["linear"], SAMPLES["lightgbm"], SAMPLES["sklearn"]],
+    np.array([[0, 1, 2, 3], [0, 3, 1, 2], [0, 1, 0, 3]]),
+    0.5,
+    max_change=2.0,
+    dead_band=0.01,
+)
+SAMPLES["calibrated"] = CalibratedOracle(SAMPLES["lightgbm"], 0.25, 0.5)
 every_oracle = pytest.mark.parametrize("oracle", SAMPLES.values(), ids=SAMPLES)
 
 

@@ -72,8 +72,15 @@ def send(client: LeewayClient, name: str, first: int, count: int, *, changed: bo
         for decided, u, delay in zip(client.decide_batch(requests), rng.random(100), delays.tolist(), strict=True):
             assert isinstance(decided, Decided)
             value = float(u < worth * REWARDS[decided.action])
-            ids = {"decision_id": decided.decision_id, "outcome_id": decided.decision_id, "decision_point": name}
-            outcomes.append(service_pb2.ReportRequest(**ids, value=value, time_ms=asked_ms + delay))
+            outcomes.append(
+                service_pb2.ReportRequest(
+                    decision_point=name,
+                    decision_id=decided.decision_id,
+                    outcome_id=decided.decision_id,
+                    value=value,
+                    time_ms=asked_ms + delay,
+                )
+            )
         client.report_batch(outcomes)
 
 

@@ -5,8 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from engine.records import Decision, Feedback, GenerationStatistics
-from monitoring.generations import GenerationLedger, mean_entropy, mean_reward, positive_share, standard_error
+from engine.records import Action, Decision, Feedback, GenerationStatistics
+from monitoring.generations import (
+    GenerationLedger,
+    calibration_error,
+    mean_entropy,
+    mean_reward,
+    positive_share,
+    reward_distance,
+    standard_error,
+    support,
+)
 
 RANGES = {"offers": (0.0, 10.0), "layout": (0.0, 1.0)}
 
@@ -42,6 +51,7 @@ def test_statistics_by_generation() -> None:
         entropy_sum=math.log(2),
         first_ms=40,
         last_ms=50,
+        reward_counts=[0, 0, 0, 0, 0, 0, 1, 0, 0, 1],
     )
     assert filled().statistics("unseen") == []
 
@@ -86,3 +96,27 @@ def test_what_cannot_be_entered_is_refused() -> None:
         filled().update(feedback("offers", "latest", 1.0, 1))
     with pytest.raises(KeyError, match="unseen"):
         filled().update(feedback("unseen", "g0.0-00000000", 1.0, 1))
+
+
+def test_what_a_generation_leaves_to_learn_from() -> None:
+    """Two of three actions can be drawn, with 0.8 and 0.2; predictions are 2 too high."""
+    ledger = GenerationLedger(RANGES)
+    for n in range(10):
+        chosen = 0 if n < 8 else 2
+        decision = Decision(
+            decision_point="offers",
+            policy_version="g2.0-00000000",
+            actions=[Action(id="a"), Action(id="b", excluded=True), Action(id="c")],
+            probabilities=[0.8, 0.0, 0.2],
+            chosen=chosen,
+            scores=[7.0, 9.0, 4.0],
+        )
+        latest = ledger.update(Feedback(decision=decision, reward=5.0 if chosen == 0 else 2.0))
+    weights = np.array([1 / 1.6] * 8 + [1 / 0.4] * 2)
+    assert support(latest) == pytest.approx(weights.sum() ** 2 / (weights**2).sum() / 10)
+    assert calibration_error(latest) == pytest.approx(2.0)
+    other = ledger.update(feedback("offers", "g3.0-00000000", 5.0, 0))
+    assert reward_distance(latest, other) == pytest.approx(0.2)
+    assert math.isnan(reward_distance(latest, GenerationStatistics()))
+    assert math.isnan(calibration_error(other))
+    assert math.isnan(support(GenerationStatistics()))

@@ -3,14 +3,16 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.config import DecisionPoint
+from engine.config import DecisionPoint, FloorConfig
 from engine.errors import LogError, SnapshotError
 from engine.oracles import LightGBMOracle, LinearLearner, LinearOracle
+from engine.oracles.mixture import follow
 from engine.policy import Policy
 from engine.records import Alarm, Feedback, Generation, Value
 from engine.store import PolicyStore
@@ -217,6 +219,41 @@ def test_trees_serve_as_they_were_trained(log: EmbeddedLog, store: PolicyStore, 
     clock.now_ms += 5_000
     learner.step()
     assert store.current(NAME) == policy.version
+
+
+@pytest.mark.parametrize("damped", ["mixture", "floor"])
+def test_a_damped_generation_serves_as_it_was_proved_through_alarms_and_restarts(
+    log: EmbeddedLog, store: PolicyStore, clock: Clock, damped: str
+) -> None:
+    learner = role(log, store, clock)
+    policy = promote(log, store)
+    if damped == "mixture":
+        oracle, vocabulary = follow(policy.oracle, policy.vocabulary, policy.oracle, policy.vocabulary, share=0.5)
+        policy = replace(policy, oracle=oracle, vocabulary=vocabulary, generation=2)
+    else:
+        exploration = FloorConfig(inner=ENGINE.policy.exploration)
+        damping = ENGINE.policy.model_copy(update={"exploration": exploration})
+        policy = replace(policy, point=ENGINE.model_copy(update={"policy": damping}), generation=2)
+    store.save(policy)
+    entry = Generation(decision_point=NAME, generation=2, policy_version=policy.version, promoted=True)
+    log.append([Message(GENERATIONS, NAME.encode(), entry.SerializeToString(), 0)])
+    learner.step()
+    assert store.current(NAME) == policy.version
+    fill(log, *range(30))
+    clock.now_ms += 5_000
+    learner.step()
+    assert store.current(NAME) == policy.version
+    alarm(log, 0.8, 0.4)
+    learner.step()
+    clock.now_ms += 5_000
+    learner.step()
+    exploring = serving(store)
+    assert (exploring.generation, exploring.uniform_share) == (2, 0.5)
+    assert exploring.point == policy.point
+    learner.close()
+    again = role(log, store, clock)
+    again.step()
+    assert serving(store).point == policy.point
 
 
 def test_an_older_or_refused_generation_changes_nothing(log: EmbeddedLog, store: PolicyStore, clock: Clock) -> None:

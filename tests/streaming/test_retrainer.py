@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from engine.errors import LogError
-from engine.records import Alarm, Generation
+from engine.records import Alarm, Generation, GenerationStatistics
 from streaming.embedded import EmbeddedLog
 from streaming.log import Message
 from streaming.retrainer import TRY_AGAIN_MS, RetrainerRole
-from streaming.topics import ALARMS, GENERATIONS
+from streaming.topics import ALARMS, GENERATIONS, MONITOR_STATE
 from tests.streaming.samples import NAME, POINT, Clock, opened
 from training.archive import ArchiveReader
+from training.config import RollbackConfig
 from training.job import ExitCode
 from training.schedule import RetrainRequest
 
@@ -197,3 +198,35 @@ def test_the_end_of_a_job_is_not_missed_when_the_log_fails_just_then(
     clock.now_ms += TRY_AGAIN_MS
     run(role, jobs, clock)
     assert len(jobs.asked) == 2
+
+
+def test_a_champion_that_disappoints_is_rolled_back_where_that_is_enabled(log: EmbeddedLog, tmp_path: Path) -> None:
+    undone: list[str] = []
+
+    def undo(point: str) -> subprocess.Popen[bytes]:
+        undone.append(point)
+        return subprocess.Popen([sys.executable, "-c", "pass"])
+
+    entry = Generation(decision_point=NAME, generation=1, promoted=True, run_id="r", estimate=0.8, estimate_error=0.01)
+    log.append([Message(GENERATIONS, NAME.encode(), entry.SerializeToString(), 0)])
+    book = GenerationStatistics(decision_point=NAME, generation=1, feedback=5_000, reward_sum=3_900.0)
+    key = f"generation/{NAME}/1".encode()
+    log.append([Message(MONITOR_STATE, key, book.SerializeToString(), 0)])
+    rollback = POINT.retraining.model_copy(update={"rollback": RollbackConfig(enabled=True)})
+    points = {
+        "enabled": POINT.model_copy(update={"retraining": rollback}),
+        "disabled": POINT,
+    }
+    for name in points:
+        jobs, clock = Jobs(), Clock()
+        role = RetrainerRole(log, {NAME: points[name]}, Archive(tmp_path), jobs, clock, undo=undo)
+        run(role, jobs, clock, 3)
+        assert undone == []  # it earns nearly what was estimated
+        role.close()
+    book.reward_sum = 3_000.0
+    log.append([Message(MONITOR_STATE, key, book.SerializeToString(), 0)])
+    jobs, clock = Jobs(), Clock()
+    role = RetrainerRole(log, {NAME: points["enabled"]}, Archive(tmp_path), jobs, clock, undo=undo)
+    run(role, jobs, clock, 3)
+    assert undone == [NAME]
+    role.close()

@@ -256,9 +256,11 @@ def test_a_champion_with_other_features_is_replaced_by_the_log(drifted: Past, fl
 
 def test_each_step_says_what_it_does(promoted: tuple[Floor, Outcome]) -> None:
     floor, outcome = promoted
-    assert [line.split(":")[0] for line in floor.said[:4]] == [
+    assert [line.split(":")[0] for line in floor.said[:6]] == [
         "extract",
+        "check",
         "split",
+        "fit",
         "fit and evaluate",
         "fit and evaluate",
     ]

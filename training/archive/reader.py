@@ -35,6 +35,10 @@ class ArchiveReader:
         """Return the names of the decision points with archived feedback."""
         return sorted({part.decision_point for part in self._manifest().parts})
 
+    def offsets(self) -> dict[int, int]:
+        """Return how far the feedback was archived: the next offset of each partition of the log."""
+        return dict(self._manifest().offsets)
+
     def count(self, point: str, since_ms: int, until_ms: int | None = None) -> int:
         """Return the number of feedbacks with ``since_ms <= decision time < until_ms``.
 

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 
 from engine.config import DecisionPoint
+from engine.policy import Policy
+from engine.records import GenerationStatistics
+from training.config import DampingConfig
 from training.dataset import Dataset
 from training.evaluation import ESTIMATORS, LoggedRows, estimate
 from training.evaluation.diagnostics import unsupported_mass
+from training.simulation.book import statistics_of
 from training.simulation.generation import GenerationFacts, alternation, generation_facts
 from training.simulation.play import Played, play
 from training.simulation.replay import Acceptance, replay
-from training.simulation.student import BatchStudent, Fit, OnlineStudent, Student, fit_configured
+from training.simulation.student import UNDAMPED, BatchStudent, Fit, OnlineStudent, Student, fit_configured
 from training.simulation.world import Float64, Int64, Offer, World
 
 #: Of a log, without a model of the reward.
@@ -44,6 +48,8 @@ class Settings:
         Which actions are offered.
     fit : callable
         What fits a generation.
+    damping : DampingConfig
+        What is done against oscillation of generations, and when.
     multiplier : float, optional
         Of a log: see ``Acceptance``.
     """
@@ -56,6 +62,7 @@ class Settings:
     share: float = 0.0
     offer: Offer = field(default_factory=Offer)
     fit: Fit = fit_configured
+    damping: DampingConfig = UNDAMPED
     multiplier: float | None = None
 
     @property
@@ -67,7 +74,7 @@ class Settings:
         """Return somebody who knows nothing yet."""
         if self.generation is None:
             return OnlineStudent(point, self.window, self.share)
-        return BatchStudent(point, self.fit, self.window, self.share)
+        return BatchStudent(point, self.fit, self.window, self.share, self.damping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +92,12 @@ class Run:
         See ``Played``.
     generations : list of GenerationFacts
         One for each generation; empty where it learned online.
+    books : list of GenerationStatistics
+        Their books, as a service keeps them.
+    policies : list of Policy
+        What each generation served.
+    declared : int, optional
+        Number of the generation after which an oscillation was declared.
     replayed : dict
         Of a log: estimates, accepted decisions, violations.
     """
@@ -95,6 +108,9 @@ class Run:
     shortfall: Float64
     generations: list[GenerationFacts]
     replayed: dict[str, Any] = field(default_factory=dict)
+    books: list[GenerationStatistics] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
+    declared: int | None = None
 
     @property
     def rewards(self) -> list[float]:
@@ -109,13 +125,29 @@ def run_world(
     visits = world.visits(seed, settings.decisions, settings.offer)
     values, shortfalls, numbers = [], [], []
     facts: list[GenerationFacts] = []
-    for played in play(visits, settings.student(point), settings.block, settings.delay, progress):
+    books: list[GenerationStatistics] = []
+    policies: list[Policy] = []
+    student = settings.student(point)
+    for played in play(visits, student, settings.block, settings.delay, progress):
         values.append(played.feedback.reward)
         shortfalls.append(played.shortfall)
         numbers.append(_numbers(played, len(played.feedback)))
         if settings.generation is not None:
             facts.append(generation_facts(played))
-    return Run(seed, np.concatenate(values), np.concatenate(numbers), np.concatenate(shortfalls), facts)
+            predicted = played.scores[played.feedback.chosen_flat] if played.policy.learned else None
+            books.append(statistics_of(played.feedback, played.policy.generation, point.reward.range, predicted))
+            policies.append(played.policy)
+    declared = student.declared if isinstance(student, BatchStudent) else None
+    return Run(
+        seed,
+        np.concatenate(values),
+        np.concatenate(numbers),
+        np.concatenate(shortfalls),
+        facts,
+        books=books,
+        policies=policies,
+        declared=declared,
+    )
 
 
 def run_log(

@@ -351,6 +351,8 @@ class Decision(_message.Message):
     FALLBACK_DETAIL_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     SLATE_FIELD_NUMBER: _builtins.int
+    SHADOW_POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    SHADOW_PROBABILITIES_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     decision_point: _builtins.str
     time_ms: _builtins.int
@@ -364,6 +366,8 @@ class Decision(_message.Message):
     fallback_detail: _builtins.str
     salt: _builtins.str
     """Mixed into the draw: sampling is a pure function of (decision_id, salt, probabilities)."""
+    shadow_policy_version: _builtins.str
+    """The policy that looked on, and the vector that it would have drawn from; empty where none did."""
     @_builtins.property
     def context(self) -> Global___Features: ...
     @_builtins.property
@@ -382,6 +386,8 @@ class Decision(_message.Message):
         the first slot, and `chosen` the item that stands there.
         """
 
+    @_builtins.property
+    def shadow_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
@@ -399,10 +405,12 @@ class Decision(_message.Message):
         fallback_detail: _builtins.str = ...,
         salt: _builtins.str = ...,
         slate: Global___Slate | None = ...,
+        shadow_policy_version: _builtins.str = ...,
+        shadow_probabilities: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "slate", b"slate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "slate", b"slate", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "shadow_policy_version", b"shadow_policy_version", "shadow_probabilities", b"shadow_probabilities", "slate", b"slate", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -967,6 +975,7 @@ class Generation(_message.Message):
     CHAMPION_ESTIMATE_FIELD_NUMBER: _builtins.int
     DIFFERENCE_LOW_FIELD_NUMBER: _builtins.int
     DIFFERENCE_HIGH_FIELD_NUMBER: _builtins.int
+    ESTIMATE_ERROR_FIELD_NUMBER: _builtins.int
     decision_point: _builtins.str
     generation: _builtins.int
     """0 is the policy before any training; grows with each promotion."""
@@ -978,7 +987,7 @@ class Generation(_message.Message):
     window_end_ms: _builtins.int
     rows: _builtins.int
     reason: _builtins.str
-    """What asked for it: `drift`, `schedule` or `manual`."""
+    """What asked for it: `drift`, `schedule`, `manual`, `promote` or `rollback`."""
     promoted: _builtins.bool
     verdict: _builtins.str
     """The gate's verdict in one line."""
@@ -991,6 +1000,8 @@ class Generation(_message.Message):
     difference_low: _builtins.float
     """Bounds of the interval of the difference."""
     difference_high: _builtins.float
+    estimate_error: _builtins.float
+    """Standard error of `estimate`; 0 where it was not kept."""
     def __init__(
         self,
         *,
@@ -1011,10 +1022,11 @@ class Generation(_message.Message):
         champion_estimate: _builtins.float = ...,
         difference_low: _builtins.float = ...,
         difference_high: _builtins.float = ...,
+        estimate_error: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion_estimate", b"champion_estimate", "decision_point", b"decision_point", "difference_high", b"difference_high", "difference_low", b"difference_low", "estimate", b"estimate", "generation", b"generation", "oracle", b"oracle", "policy_version", b"policy_version", "promoted", b"promoted", "reason", b"reason", "registry_version", b"registry_version", "rows", b"rows", "run_id", b"run_id", "trained_ms", b"trained_ms", "verdict", b"verdict", "window_end_ms", b"window_end_ms", "window_start_ms", b"window_start_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion_estimate", b"champion_estimate", "decision_point", b"decision_point", "difference_high", b"difference_high", "difference_low", b"difference_low", "estimate", b"estimate", "estimate_error", b"estimate_error", "generation", b"generation", "oracle", b"oracle", "policy_version", b"policy_version", "promoted", b"promoted", "reason", b"reason", "registry_version", b"registry_version", "rows", b"rows", "run_id", b"run_id", "trained_ms", b"trained_ms", "verdict", b"verdict", "window_end_ms", b"window_end_ms", "window_start_ms", b"window_start_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1035,6 +1047,12 @@ class GenerationStatistics(_message.Message):
     ENTROPY_SUM_FIELD_NUMBER: _builtins.int
     FIRST_MS_FIELD_NUMBER: _builtins.int
     LAST_MS_FIELD_NUMBER: _builtins.int
+    REWARD_COUNTS_FIELD_NUMBER: _builtins.int
+    WEIGHT_SUM_FIELD_NUMBER: _builtins.int
+    WEIGHT_SQUARE_SUM_FIELD_NUMBER: _builtins.int
+    PREDICTED_COUNTS_FIELD_NUMBER: _builtins.int
+    PREDICTED_SUMS_FIELD_NUMBER: _builtins.int
+    EARNED_SUMS_FIELD_NUMBER: _builtins.int
     decision_point: _builtins.str
     generation: _builtins.int
     feedback: _builtins.int
@@ -1046,6 +1064,23 @@ class GenerationStatistics(_message.Message):
     """Sum over feedback of the entropy of the probability vector, in nats."""
     first_ms: _builtins.int
     last_ms: _builtins.int
+    weight_sum: _builtins.float
+    """Importance weights for the uniform policy, 1 / (K p) over the K available actions: sum, and sum of squares."""
+    weight_square_sum: _builtins.float
+    @_builtins.property
+    def reward_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Feedback by tenths of the declared range of reward."""
+
+    @_builtins.property
+    def predicted_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Of feedback with a prediction, by tenths of the range that the predicted reward of the drawn action lies in:
+        how many, sum of the predicted and sum of the earned rewards.
+        """
+
+    @_builtins.property
+    def predicted_sums(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    @_builtins.property
+    def earned_sums(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
@@ -1058,10 +1093,16 @@ class GenerationStatistics(_message.Message):
         entropy_sum: _builtins.float = ...,
         first_ms: _builtins.int = ...,
         last_ms: _builtins.int = ...,
+        reward_counts: _abc.Iterable[_builtins.int] | None = ...,
+        weight_sum: _builtins.float = ...,
+        weight_square_sum: _builtins.float = ...,
+        predicted_counts: _abc.Iterable[_builtins.int] | None = ...,
+        predicted_sums: _abc.Iterable[_builtins.float] | None = ...,
+        earned_sums: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_point", b"decision_point", "entropy_sum", b"entropy_sum", "feedback", b"feedback", "first_ms", b"first_ms", "generation", b"generation", "last_ms", b"last_ms", "positives", b"positives", "reward_square_sum", b"reward_square_sum", "reward_sum", b"reward_sum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_point", b"decision_point", "earned_sums", b"earned_sums", "entropy_sum", b"entropy_sum", "feedback", b"feedback", "first_ms", b"first_ms", "generation", b"generation", "last_ms", b"last_ms", "positives", b"positives", "predicted_counts", b"predicted_counts", "predicted_sums", b"predicted_sums", "reward_counts", b"reward_counts", "reward_square_sum", b"reward_square_sum", "reward_sum", b"reward_sum", "weight_square_sum", b"weight_square_sum", "weight_sum", b"weight_sum"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
