@@ -31,7 +31,7 @@ def radius(count: float, error: float, width: float, tuned_for: float = TUNED_FO
     Examples
     --------
     >>> [round(radius(n, 0.05, 1.0), 3) for n in (100, 1_000, 10_000)]
-    [0.158, 0.042, 0.015]
+    [0.193, 0.048, 0.016]
     """
     if count <= 0:
         return math.inf
