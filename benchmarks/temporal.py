@@ -106,7 +106,7 @@ def played(
     kind: str,
     make: Callable[[int, bool], SessionSource],
     seeds: Sequence[int],
-    names: Sequence[str] | None,
+    names: Sequence[str],
     quick: bool,
 ) -> tuple[dict[str, Days], list[int]]:
     """Return the metrics of every contender, shape (seeds, days, 2), and the days with a shift by place."""
