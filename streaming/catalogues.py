@@ -7,10 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from engine.atomic_file import write_atomically
 from engine.config import (
@@ -74,6 +70,9 @@ def read_table(path: Path, recommender: Recommender) -> Catalogue:
     LeewayError
         The file cannot be read; the message names the column, the row, and what would be right.
     """
+    # Arrow takes long to import, and the other commands do without it.
+    import pyarrow as pa
+
     if path.suffix not in FORMATS:
         raise LeewayError(f"{path}: ends in {path.suffix or 'nothing'}; give a table as {', '.join(FORMATS)}")
     try:
@@ -107,6 +106,12 @@ def read_table(path: Path, recommender: Recommender) -> Catalogue:
 
 
 def _read(path: Path) -> Any:
+    # Arrow takes long to import, and the other commands do without it.
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.json
+    import pyarrow.parquet
+
     if path.suffix == ".parquet":
         return pa.parquet.read_table(path)
     if path.suffix == ".jsonl":

@@ -14,7 +14,6 @@ import click
 from engine.config import Challenger, TextFeature
 from engine.errors import ConfigError, LeewayError
 from engine.records import Feedback
-from engine.store import PolicyStore
 from streaming.intake import feedback_of
 from streaming.log import Log
 from streaming.opening import open_existing, open_log
@@ -61,6 +60,8 @@ def start(
         if found.policy is None:
             click.echo(found.words, err=True)
             sys.exit(int(found.exit_code))
+    from engine.store import PolicyStore  # it brings the oracles, which take long to import
+
     store = PolicyStore(config.policy_dir)
     store.save(found.policy)
     terms = Challenger(
@@ -89,6 +90,8 @@ def status(config_path: Path, point: str | None, error: float, decide: bool, as_
     """Say how much better the challenger is; the interval holds however often one looks."""
     config = log_config(config_path)
     name = chosen_point(config, point)
+    from engine.store import PolicyStore  # it brings the oracles, which take long to import
+
     store = PolicyStore(config.policy_dir)
     terms = store.challenger(name)
     if terms is None:
@@ -129,6 +132,8 @@ def stop(config_path: Path, point: str | None) -> None:
     """End the trial: the champion acts on everything again."""
     config = log_config(config_path)
     name = chosen_point(config, point)
+    from engine.store import PolicyStore  # it brings the oracles, which take long to import
+
     PolicyStore(config.policy_dir).set_challenger(name, None)
     click.echo(f"{name}: nothing is tried")
 

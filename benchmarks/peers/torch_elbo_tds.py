@@ -1,3 +1,5 @@
+# mypy: ignore-errors
+# It runs in an environment of its own, where PyTorch is.
 """ELBO_TDS as one would write it in PyTorch, of the sizes on standard input; prints training rows a second.
 
 Needs PyTorch alone. The data are random: only sizes matter to speed.
