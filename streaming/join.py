@@ -83,6 +83,7 @@ class Joiner:
     --------
     >>> def record(message: Decision | Outcome) -> Record:
     ...     return Record("", 0, 0, 0, message.decision_id.encode(), message.SerializeToString())
+    >>> from engine.config import RewardConfig
     >>> from engine.records import Feedback
     >>> joiner = Joiner({"page": RewardConfig(window=1_000, grace=0, aggregation="max")})
     >>> decision = Decision(decision_id="d", decision_point="page", time_ms=5_000)
