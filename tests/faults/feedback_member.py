@@ -27,7 +27,7 @@ from training.archive import ArchiveReader
 PARTITIONS = 3
 #: Far fewer than are in the log, so that there are many moments between two commits.
 BATCH = 40
-RETENTION_MS = 10**12
+RETENTION_MS = 10**13  # the feedback here is of 1970, which 10**12 (32 years) would let the broker delete
 PATIENCE_S = 30.0
 
 

@@ -362,7 +362,7 @@ POINTS = {
 def join(log: Log) -> dict[str, list[tuple[int, bytes, bytes]]]:
     """Run one small scenario through the role that joins; return what it wrote, and its books."""
     rng = random.Random(7)
-    log.create(topics(3, 10**12))
+    log.create(topics(3, 10**13))
     now_ms = 0
     role = JoinerRole(log, POINTS, lambda: now_ms, batch=50)
     while not role.step(timeout_s=0.1) and len(role.lag()) < 6:

@@ -70,7 +70,7 @@ def opened(directory: Path) -> Iterator[EmbeddedLog]:
     """Open a log with all topics."""
     log = EmbeddedLog(directory / "log", fsync=False)
     try:
-        log.create(topics(PARTITIONS, 10**12))
+        log.create(topics(PARTITIONS, 10**13))
         yield log
     finally:
         log.close()

@@ -138,7 +138,7 @@ class FencedConsumer(EmbeddedConsumer):
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[FencedLog]:
     with closing(FencedLog(tmp_path / "log")) as log:
-        log.create(topics(PARTITIONS, 10**12))
+        log.create(topics(PARTITIONS, 10**13))
         log.append([message_of(Decision(decision_id=f"d{n}", decision_point="page", time_ms=n)) for n in range(COUNT)])
         log.append([message_of(Outcome(decision_id=f"d{n}", time_ms=n + 1, value=n)) for n in range(COUNT)])
         yield log

@@ -111,7 +111,7 @@ def test_what_others_put_there_is_shown_and_not_replayed(foreign: tuple[tuple[st
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[EmbeddedLog]:
     with closing(EmbeddedLog(tmp_path / "log", fsync=False)) as log:
-        log.create(topics(PARTITIONS, 10**12))
+        log.create(topics(PARTITIONS, 10**13))
         yield log
 
 
@@ -221,7 +221,7 @@ def test_decisions_come_when_the_join_has_read_the_outcomes(tmp_path: Path) -> N
     # A decision whose window has passed is given the default reward at once, unless its outcomes wait for it.
     with closing(JoinBeside(tmp_path, fsync=False)) as log:
         log.seen = []
-        log.create(topics(PARTITIONS, 10**12))
+        log.create(topics(PARTITIONS, 10**13))
         put_aside(log, 3, topic=DECISIONS)
         put_aside(log, 4)
         assert all_of(log) == 7

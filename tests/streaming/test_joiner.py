@@ -51,7 +51,7 @@ def clock() -> Clock:
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[EmbeddedLog]:
     with closing(EmbeddedLog(tmp_path / "log", fsync=False)) as log:
-        log.create(topics(PARTITIONS, 10**12))
+        log.create(topics(PARTITIONS, 10**13))
         yield log
 
 
@@ -267,7 +267,7 @@ def test_faults_and_restarts_change_nothing(tmp_path: Path, fault: str) -> None:
     for name in ("sound", fault):
         clock, rng = Clock(), random.Random(3)
         with closing(Faulty(tmp_path / name, fsync=False)) as log:
-            log.create(topics(PARTITIONS, 10**12))
+            log.create(topics(PARTITIONS, 10**13))
             role = JoinerRole(log, POINTS, clock, batch=50)
             faults = 0
             for start in range(0, len(records), 20):
@@ -372,7 +372,7 @@ def test_more_windows_than_fit_in_a_transaction_are_closed_in_several(
 
 def test_a_crash_between_two_such_transactions_repeats_and_loses_nothing(tmp_path: Path, clock: Clock) -> None:
     with closing(Faulty(tmp_path / "log", fsync=False)) as log:
-        log.create(topics(1, 10**12))
+        log.create(topics(1, 10**13))
         role = JoinerRole(log, POINTS, clock, batch=40)
         append(log, *(decision(f"d{n}", 0) for n in range(200)))
         settle(role)
@@ -709,7 +709,7 @@ def test_what_is_in_memory_changes_nothing(tmp_path: Path, max_hot: int) -> None
     for name in ("memory", "disk"):
         clock = Clock()
         with closing(EmbeddedLog(tmp_path / name, fsync=False)) as log:
-            log.create(topics(PARTITIONS, 10**12))
+            log.create(topics(PARTITIONS, 10**13))
             swap = tmp_path / "swap" if name == "disk" else None
             role = JoinerRole(log, POINTS, clock, batch=100, swap=swap, max_hot=max_hot)
             for start in range(0, len(records), 40):
@@ -732,7 +732,7 @@ def test_a_crash_in_the_middle_of_a_step_goes_on_with_the_record_after_the_last_
     tmp_path: Path, clock: Clock
 ) -> None:
     with closing(EmbeddedLog(tmp_path / "log", fsync=False)) as log:
-        log.create(topics(1, 10**12))
+        log.create(topics(1, 10**13))
         role = JoinerRole(log, POINTS, clock, batch=100)
         append(log, *(decision(f"d{n}", 0) for n in range(90)), *(decision(f"x{n}", 1) for n in range(90)))
         settle(role)
