@@ -63,10 +63,11 @@ def measure(quick: bool) -> dict[str, Any]:
                 "interval": [low, high],
                 "final_regret": interval([last for _, last in runs])[0],
             }
-            # The interval's upper end, so that luck does not pass.
-            goals.append(
-                goal(f"{name}: exponent of regret, upper end of its interval", high, f"<= {MOST}", high <= MOST)
-            )
+            # The interval's upper end, so that luck does not pass: too wide with the seeds of a quick run to judge.
+            if not quick:
+                goals.append(
+                    goal(f"{name}: exponent of regret, upper end of its interval", high, f"<= {MOST}", high <= MOST)
+                )
         finals: dict[str, list[float]] = {}
         for name, build in MAKE.items():
             tuned = {

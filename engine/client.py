@@ -12,11 +12,11 @@ import grpc
 from google.rpc.status_pb2 import Status
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
-from engine.records import Action, Features, Numbers, Value, fallback_name, new_id
+from engine.records import Action, Features, Numbers, Texts, Value, fallback_name, new_id
 
 Q = TypeVar("Q")
 A = TypeVar("A")
-Plain = float | int | str | Sequence[float]
+Plain = float | int | str | Sequence[float] | Sequence[str]
 #: A server that ends cancels the calls that it had not begun; nobody else cancels a call of this client.
 _RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -44,6 +44,26 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class RecommendedItem:
+    """One item of a list."""
+
+    id: str
+    propensity: float  # given the items before it
+    score: float  # expected reward; 0 in a fallback, and before a model was trained
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """A ranked list, best first, and where it comes from."""
+
+    decision_id: str
+    items: tuple[RecommendedItem, ...]
+    policy_version: str
+    fallback: str  # "none", or why the model was not asked
+    unrecorded: str = ""  # why it is not in the log and will not be learned from; empty: it is there
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """One item of a batch that could not be served."""
 
@@ -63,7 +83,9 @@ def value_of(plain: Plain) -> Value:
         return Value(text=plain)
     if isinstance(plain, (int, float)):
         return Value(number=plain)
-    return Value(numbers=Numbers(values=plain))
+    if len(plain) and all(isinstance(entry, str) for entry in plain):
+        return Value(texts=Texts(values=plain))  # type: ignore[arg-type]
+    return Value(numbers=Numbers(values=plain))  # type: ignore[arg-type]
 
 
 def _action(candidate: Candidate | str) -> Action:
@@ -101,6 +123,45 @@ def _decided(answer: service_pb2.DecideResponse) -> Decided:
         action=answer.action,
         propensity=answer.propensity,
         probabilities=tuple(answer.probabilities),
+        policy_version=answer.policy_version,
+        fallback=fallback_name(answer.fallback),
+        unrecorded=(answer.unrecorded_detail or "no reason given") if answer.unrecorded else "",
+    )
+
+
+def recommend_request(
+    recommender: str,
+    user: Mapping[str, Plain],
+    candidates: Iterable[Candidate | str] = (),
+    k: int = 0,
+    exclude: Iterable[str] = (),
+    decision_id: str | None = None,
+) -> service_pb2.RecommendRequest:
+    """Build a request; without candidates the whole catalogue is ranked, and without an id it gets a new one.
+
+    A history without entries is left out, since an empty list could be one of numbers as well.
+    """
+    for name, given in (("candidates", candidates), ("exclude", exclude)):
+        if isinstance(given, str):
+            raise TypeError(f"{name} is the text {given!r}; give a list")
+    return service_pb2.RecommendRequest(
+        recommender=recommender,
+        decision_id=decision_id or new_id(),
+        user=Features(named={name: value_of(plain) for name, plain in user.items() if not _empty(plain)}),
+        candidates=[_action(candidate) for candidate in candidates],
+        k=k,
+        exclude=exclude,
+    )
+
+
+def _empty(plain: Plain) -> bool:
+    return isinstance(plain, Sequence) and not isinstance(plain, str) and not len(plain)
+
+
+def _recommended(answer: service_pb2.RecommendResponse) -> Recommended:
+    return Recommended(
+        decision_id=answer.decision_id,
+        items=tuple(RecommendedItem(item.item, item.propensity, item.score) for item in answer.items),
         policy_version=answer.policy_version,
         fallback=fallback_name(answer.fallback),
         unrecorded=(answer.unrecorded_detail or "no reason given") if answer.unrecorded else "",
@@ -145,6 +206,35 @@ class LeewayClient:
         """Ask for one decision; raises ``grpc.RpcError`` with the server's reason."""
         return _decided(self._call(self._stub.Decide, decide_request(point, context, actions, decision_id)))
 
+    def recommend(
+        self,
+        recommender: str,
+        user: Mapping[str, Plain],
+        candidates: Iterable[Candidate | str] = (),
+        k: int = 0,
+        exclude: Iterable[str] = (),
+        decision_id: str | None = None,
+    ) -> Recommended:
+        """Ask for a ranked list; raises ``grpc.RpcError`` with the server's reason.
+
+        Parameters
+        ----------
+        recommender
+            Which.
+        user
+            What is known of the user and the request; a history is a list of texts, the latest last.
+        candidates
+            Items to choose from, by id or with features; none: the whole catalogue.
+        k
+            How many items; 0: as many as the recommender has slots.
+        exclude
+            Ids of items that must not come.
+        decision_id
+            Makes a retry safe; outcomes are reported with it.
+        """
+        request = recommend_request(recommender, user, candidates, k, exclude, decision_id)
+        return _recommended(self._call(self._stub.Recommend, request))
+
     def decide_batch(self, requests: Iterable[service_pb2.DecideRequest]) -> list[Decided | Refused]:
         """Ask for many decisions at once (see ``decide_request``); items fail one by one."""
         reply = self._call(self._stub.DecideBatch, service_pb2.DecideBatchRequest(requests=requests))
@@ -154,9 +244,18 @@ class LeewayClient:
         ]
 
     def report(
-        self, decision_id: str, value: float, *, point: str = "", outcome_id: str | None = None, time_ms: int = 0
+        self,
+        decision_id: str,
+        value: float,
+        *,
+        point: str = "",
+        outcome_id: str | None = None,
+        time_ms: int = 0,
+        task: str = "",
+        item: str = "",
+        slot: int | None = None,
     ) -> str:
-        """Report an outcome and return its id."""
+        """Report an outcome and return its id; of a list, with its task, and the item or its slot (from 0)."""
         if not isinstance(decision_id, str):
             raise TypeError(f"decision_id is {decision_id!r}; give the text decided.decision_id")
         request = service_pb2.ReportRequest(
@@ -165,6 +264,9 @@ class LeewayClient:
             value=value,
             time_ms=time_ms,
             decision_point=point,
+            task=task,
+            item=item,
+            slot=slot,
         )
         return self._call(self._stub.Report, request).outcome_id
 

@@ -29,10 +29,10 @@ class InvalidRequest(LeewayError):  # noqa: N818  (named for what the caller sen
 
 
 class UnknownDecisionPoint(InvalidRequest):
-    """The request names a decision point that is not configured."""
+    """The request names a decision point, or a recommender, that is not configured."""
 
-    def __init__(self, name: str, known: list[str]) -> None:
-        super().__init__("decision_point", f"{name!r} is not configured; known are: {', '.join(known) or 'none'}")
+    def __init__(self, name: str, known: list[str], field: str = "decision_point") -> None:
+        super().__init__(field, f"{name!r} is not configured; known are: {', '.join(known) or 'none'}")
 
 
 class SnapshotError(LeewayError):

@@ -47,6 +47,8 @@ from engine.api.leeway.v1.records_pb2 import (
     Numbers,
     Outcome,
     Reaction,
+    Slate,
+    Texts,
     Value,
     WaitingOutcome,
 )
@@ -65,6 +67,7 @@ __all__ = [
     "JOIN_STAGE_PARKED",
     "JOIN_STAGE_REMEMBERED",
     "JOIN_STAGE_WAITING",
+    "MAX_ID_LENGTH",
     "REACTION_DISCOUNT_LEARNER",
     "REACTION_EXPLORE",
     "REACTION_HOLD_PROMOTION",
@@ -88,6 +91,8 @@ __all__ = [
     "Numbers",
     "Outcome",
     "Reaction",
+    "Slate",
+    "Texts",
     "Value",
     "WaitingOutcome",
     "entropy",
@@ -96,6 +101,9 @@ __all__ = [
     "new_id",
     "policy_version",
 ]
+
+#: Characters of a decision's or an outcome's id.
+MAX_ID_LENGTH = 256
 
 _VERSION = re.compile(r"g(\d+)\.(\d+)-[0-9a-f]{8}")
 

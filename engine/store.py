@@ -6,12 +6,13 @@ A file is a NumPy archive (``.npz``) of plain arrays, read without pickle, so th
 from __future__ import annotations
 
 import json
-import os
-import threading
+from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
+from engine.atomic_file import write_atomically
 from engine.config import DecisionPoint
 from engine.errors import SnapshotError
 from engine.oracles import ORACLES
@@ -21,23 +22,19 @@ FORMAT = 1
 _CURRENT = "CURRENT"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that at any time it is there with its old content or with its new one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    finally:
-        temporary.unlink(missing_ok=True)
+class Versioned(Protocol):
+    """A policy of any kind, as far as a store needs to know it."""
+
+    @property
+    def name(self) -> str:
+        """Of its decision point or recommender."""
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+
+
+P = TypeVar("P", bound=Versioned)
 
 
 def pack_policy(policy: Policy) -> bytes:
@@ -95,8 +92,8 @@ def read_policy(path: Path) -> Policy:
     return policy
 
 
-class PolicyStore:
-    """The policies of all decision points below one directory.
+class SnapshotStore(ABC, Generic[P]):
+    """The policies of one kind below one directory.
 
     Parameters
     ----------
@@ -107,23 +104,33 @@ class PolicyStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @staticmethod
+    @abstractmethod
+    def pack(policy: P) -> bytes:
+        """Return the file form of a policy."""
+
+    @staticmethod
+    @abstractmethod
+    def read(path: Path) -> P:
+        """Read a policy file; raises ``SnapshotError`` if it is missing, damaged, or of a later format."""
+
     def path(self, point: str, version: str) -> Path:
         """Return where a version lies."""
         return self.root / point / f"{version}.npz"
 
-    def save(self, policy: Policy) -> Path:
+    def save(self, policy: P) -> Path:
         """Write a policy without making it current; raises ``SnapshotError`` when the disk refuses."""
         path = self.path(policy.name, policy.version)
         if not path.exists():
             try:
-                write_atomically(path, pack_policy(policy))
+                write_atomically(path, self.pack(policy))
             except OSError as error:
                 raise SnapshotError(
                     f"{path}: cannot be written ({error.strerror}); make room or mend the directory"
                 ) from error
         return path
 
-    def publish(self, policy: Policy) -> None:
+    def publish(self, policy: P) -> None:
         """Write a policy and make it the current one."""
         self.save(policy)
         self.set_current(policy.name, policy.version)
@@ -145,9 +152,9 @@ class PolicyStore:
         except FileNotFoundError:
             return None
 
-    def load(self, point: str, version: str) -> Policy:
+    def load(self, point: str, version: str) -> P:
         """Read a version; raises ``SnapshotError``."""
-        policy = read_policy(self.path(point, version))
+        policy = self.read(self.path(point, version))
         if policy.version != version:
             raise SnapshotError(f"{self.path(point, version)}: holds {policy.version}; file names must not be changed")
         return policy
@@ -156,3 +163,10 @@ class PolicyStore:
         """Return the versions on disk, oldest first."""
         files = (self.root / point).glob("g*.npz")
         return [path.stem for path in sorted(files, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+
+
+class PolicyStore(SnapshotStore[Policy]):
+    """The policies of all decision points."""
+
+    pack = staticmethod(pack_policy)
+    read = staticmethod(read_policy)

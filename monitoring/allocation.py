@@ -10,20 +10,18 @@ times the delay.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from monitoring.budget import Budget
+from monitoring.budget import AGAIN, Budget
 from monitoring.weights import ShapedWeight
 
 MONTH_MS = 30 * 86_400_000
 #: The greatest share of streams with a false alarm that the calibration is asked for: more within a month is as much
 #: within a shorter time.
-_MOST_RATE = 0.05
+_MOST_RATE = 0.5
 _LEAST_HORIZON = 1_000
-#: The calibration counts from the start of a stream. With long segments to compare with there are several times as many
-#: false alarms in the same time: up to 7.5 times, measured over five months with 2, 4 and 11 categories.
-LONG_RUN = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +45,16 @@ class Allocation:
 
     @property
     def budget(self) -> Budget:
-        """The same as a share of streams with an alarm within a number of observations."""
-        wanted = self.per_month / LONG_RUN
-        rate = min(wanted, _MOST_RATE)
-        horizon = self.observations_per_month * rate / wanted
+        """The same as a share of streams with an alarm within a number of observations; a first one is not the last."""
+        first = self.per_month / AGAIN
+        rate = min(-math.expm1(-first), _MOST_RATE)
+        horizon = self.observations_per_month * -math.log1p(-rate) / first
         return Budget(rate, max(_LEAST_HORIZON, round(horizon)))
 
     def weight(self, categories: int, inflation: float = 1.0) -> ShapedWeight:
         """Return the calibrated weight, with its log threshold multiplied by ``inflation``."""
         calibrated = self.budget.weight(categories)
-        return replace(calibrated, scale=calibrated.scale**inflation)
+        return replace(calibrated, scale=calibrated.scale**inflation, fall=calibrated.fall**inflation)
 
 
 def split(per_month: float, streams: Mapping[str, int]) -> dict[str, float]:

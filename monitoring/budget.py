@@ -11,31 +11,52 @@ from typing import Any, Literal
 
 import numpy as np
 
+from monitoring.detector import FloatArray
 from monitoring.weights import ShapedWeight
 
-#: By how much the exponent of the default shape grows at its knee (docs/adr/0008).
-LATE_EXPONENT = 3.0
+#: The shape (docs/adr/0008): from where to where the late exponent counts, and how great it is at short and at long
+#: horizons, between which it changes with their logarithm.
+KNEE, CEILING = 50.0, 1_000.0
+SHORT, LONG = (1_000, 3.0), (10_000, 2.0)
+#: A segment of fewer observations is not yet one of the long run, whatever the horizon.
+LEAST_SETTLED = 2_000
+#: In the long run a false alarm is followed by others until the segment is a typical one again: alarms for each first.
+AGAIN = 2.0
 #: The predictor that the table is measured with.
 PREDICTOR: Literal["kt"] = "kt"
 TABLE = "null_quantiles.json"
 
 
-def shaped(categories: int, horizon: int, log_scale: float) -> ShapedWeight:
-    """Return the default shape for a horizon, with this scale.
+def settled(horizon: float) -> float:
+    """Return the length of a segment from which on the weight falls."""
+    return max(float(LEAST_SETTLED), float(horizon))
 
-    The exponent turns the Bayes factor into a likelihood ratio; knee and ceiling were measured to serve small and large
-    changes at one budget: 50 at 1 000 observations and in proportion to the root of the horizon, and 2 500 or 5 knees.
+
+def shaped(categories: int, horizon: int, log_scale: float, log_fall: float) -> ShapedWeight:
+    """Return the default shape for a horizon, with this scale and fall.
+
+    The exponent turns the Bayes factor into a likelihood ratio; what else there is was measured to serve small and
+    large changes at one budget.
     """
-    knee = 50.0 * math.sqrt(horizon / 1_000)
-    return ShapedWeight(math.exp(log_scale), (categories - 1) / 2, knee, LATE_EXPONENT, max(2_500.0, 5.0 * knee))
+    share = np.interp(math.log(horizon), np.log([SHORT[0], LONG[0]]), [0.0, 1.0])
+    late = SHORT[1] + float(share) * (LONG[1] - SHORT[1])
+    exponent = (categories - 1) / 2
+    return ShapedWeight(math.exp(log_scale), exponent, KNEE, late, CEILING, math.exp(log_fall), settled(horizon))
+
+
+def gumbel(rates: FloatArray) -> FloatArray:
+    """Return where a standard Gumbel variable is exceeded with these chances."""
+    where: FloatArray = -np.log(-np.log1p(-rates))
+    return where
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How many stationary streams may raise a false alarm, and within how many observations.
 
-    It counts from the start of a stream. In the long run, with long segments to compare with at all times, there are
-    several times as many in each further horizon (docs/drift.md): choose the horizon as long as it matters.
+    It counts from the start of a stream. In the long run, from 8 horizons (at least 16 000 observations) on, as many
+    false alarms come in each horizon on average as the rate says; between the first horizon and then there are up to
+    five times as many (5 % by 1 000 observations; twice for 1 % by 10 000).
 
     Parameters
     ----------
@@ -68,23 +89,30 @@ class Budget:
         Between the horizons, levels and numbers of categories of the table it is interpolated; beyond, its last slope
         goes on, which is an extrapolation.
         """
-        return shaped(categories, self.horizon, -log_threshold(self.rate, self.horizon, categories))
+        first, later = log_thresholds(self.rate, self.horizon, categories)
+        return shaped(categories, self.horizon, -first, math.log(AGAIN) + max(0.0, later - first))
 
 
-def log_threshold(rate: float, horizon: int, categories: int) -> float:
-    """Return the level that the statistic with ``scale`` 1 exceeds with chance ``rate`` by ``horizon``."""
+def log_thresholds(rate: float, horizon: int, categories: int) -> tuple[float, float]:
+    """Return the levels that the statistic with ``scale`` 1 and no fall exceeds with chance ``rate``.
+
+    By ``horizon``, and within as many observations in the long run.
+    """
     table = _table()
     ks = np.array([entry["categories"] for entry in table["entries"]])
-    levels = [_in_entry(entry, rate, horizon) for entry in table["entries"]]
-    return _line(categories, ks, np.array(levels))
+    first, later = (
+        _line(categories, ks, np.array([_in_entry(entry, which, rate, horizon) for entry in table["entries"]]))
+        for which in ("quantiles", "later")
+    )
+    return first, later
 
 
-def _in_entry(entry: dict[str, Any], rate: float, horizon: int) -> float:
-    """Interpolate in log horizon, and in log of -log(1 - rate): that of a Gumbel variable is a line in it."""
-    at = np.array([-math.log(-math.log1p(-level)) for level in entry["rates"]])
+def _in_entry(entry: dict[str, Any], which: str, rate: float, horizon: int) -> float:
+    """Interpolate in log horizon, and in what makes the distribution of a maximum a line."""
+    at = gumbel(np.array(entry["rates"]))
     order = np.argsort(at)
-    wanted = -math.log(-math.log1p(-rate))
-    by_horizon = [_line(wanted, at[order], np.array(row)[order]) for row in entry["quantiles"]]
+    wanted = float(gumbel(np.array(rate)))
+    by_horizon = [_line(wanted, at[order], np.array(row)[order]) for row in entry[which]]
     return _line(math.log(horizon), np.log(entry["horizons"]), np.array(by_horizon))
 
 

@@ -96,6 +96,11 @@ class Detector(Protocol):
         Raises ``ValueError`` if any of them is no observation, and is then as it was before.
         """
 
+
+@runtime_checkable
+class SavedDetector(Detector, Protocol):
+    """A detector whose state can be kept, as every one can that is part of a monitor."""
+
     def save(self) -> bytes:
         """Return the whole state. A detector loaded from it goes on bit for bit as this one would."""
 

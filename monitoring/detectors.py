@@ -8,5 +8,5 @@ from monitoring.detector import Detector
 from monitoring.page_hinkley import PageHinkley
 from monitoring.rbocpd import RBOCPD
 
-#: By ``kind``. The last two need the extra ``drift-peers``.
+#: By ``kind``. The last two, which are there to compare with, need the extra ``drift-peers`` and cannot be saved.
 DETECTORS: dict[str, type[Detector]] = {kind.kind: kind for kind in (RBOCPD, BOCPD, ADWIN, PageHinkley)}

@@ -82,8 +82,9 @@ class Plan:
     @property
     def target(self) -> FloatArray:
         """The distribution that observations are transported to."""
-        mean: FloatArray = self.table.mean(axis=0)
-        return mean / mean.sum()  # type: ignore[no-any-return]
+        mean = self.table.mean(axis=0)
+        target: FloatArray = mean / mean.sum()
+        return target
 
     def reads(self, raw: Raw) -> NDArray[np.bool_]:
         """Return which rows it reads."""

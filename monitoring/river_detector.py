@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import importlib
-import pickle
-from typing import Any, ClassVar, Self
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from engine.errors import SnapshotError
 from monitoring.detector import Change, FloatArray, IntArray
-from monitoring.state import decode, encode
 
 
-class RiverDetector:
+class RiverDetector(ABC):
     """A detector of river behind the protocol of ``monitoring.detector``: numbers in [0, 1], one alarm at a time.
 
     River forgets everything at the observation after an alarm, so a new segment begins empty after ``detected``. The
-    evidence is the absolute difference of the two means, in units of the observations. A saved state holds a pickle:
-    load only what this program itself has written.
+    evidence is the absolute difference of the two means, in units of the observations. It cannot be saved: river offers
+    a pickle alone, which can run anything when it is read.
     """
 
     kind: ClassVar[str]
@@ -94,28 +92,9 @@ class RiverDetector:
         self._run_start, self._total = self._seen, 0.0
         return change
 
+    @abstractmethod
     def _after(self, x: float) -> tuple[int, float]:
         """Return count and sum of the observations since the change; ``x`` is the last one."""
-        raise NotImplementedError
-
-    def save(self) -> bytes:
-        """Return the whole state, the configuration included."""
-        fields = {"seen": self._seen, "run_start": self._run_start, "total": self._total}
-        return encode(f"{self.kind}/1", fields, {"peer": np.frombuffer(pickle.dumps(self._peer), np.uint8)})
-
-    @classmethod
-    def load(cls, data: bytes) -> Self:
-        """Return the detector that ``save`` wrote; raises ``SnapshotError`` where the bytes are damaged."""
-        fields, arrays = decode(f"{cls.kind}/1", data)
-        river_drift()
-        try:
-            peer = pickle.loads(arrays["peer"].tobytes())
-        except (pickle.UnpicklingError, AttributeError, ImportError) as error:
-            raise SnapshotError(f"the saved {cls.kind} is of another version of river ({error}); start anew") from error
-        detector = cls.__new__(cls)
-        RiverDetector.__init__(detector, peer)
-        detector._seen, detector._run_start, detector._total = fields["seen"], fields["run_start"], fields["total"]
-        return detector
 
 
 def river_drift() -> Any:

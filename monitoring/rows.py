@@ -110,10 +110,16 @@ class Rows:
 
     def probabilities(self, places: Mapping[str, int], other: int) -> FloatArray:
         """Return the logged probability of each place of actions, shape (n, other + 1); other actions are ``other``."""
-        found = np.zeros((len(self), other + 1))
+        columns: list[int] = []
+        logged: list[float] = []
+        ends = np.zeros(len(self) + 1, np.int64)
         for row, decision in enumerate(self.decisions):
-            for action, probability in zip(decision.actions, decision.probabilities, strict=True):
-                found[row, places.get(action.id, other)] += probability
+            columns += [places.get(action.id, other) for action in decision.actions]
+            logged += decision.probabilities
+            ends[row + 1] = len(columns)
+        found = np.zeros((len(self), other + 1))
+        places_of_rows = np.repeat(np.arange(len(self)), np.diff(ends))
+        np.add.at(found, (places_of_rows, np.array(columns, np.int64)), np.array(logged, np.float64))
         return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from monitoring.detector import FloatArray, IntArray
 from monitoring.rbocpd.tables import LENGTH, log_gamma_ratios
-from monitoring.weights import ShapedWeight
+from monitoring.weights import FALLEN, ShapedWeight
 
 
 def posterior(categories: IntArray, k: int, weight: ShapedWeight, points: int = 200) -> tuple[IntArray, FloatArray]:
@@ -72,7 +72,8 @@ def _evidence(counts: IntArray) -> FloatArray:
 def _log_weight(weight: ShapedWeight, starts: IntArray, t: int) -> FloatArray:
     q = np.log(starts * (t - starts) / t)
     late = weight.late_exponent * (np.clip(q, np.log(weight.knee), np.log(weight.ceiling)) - np.log(weight.knee))
-    result: FloatArray = np.log(weight.scale) + weight.exponent * q + late
+    fallen = np.log(weight.fall) * np.clip(np.log(t / weight.horizon) / np.log(FALLEN), 0.0, 1.0)
+    result: FloatArray = np.log(weight.scale) + weight.exponent * q + late - fallen
     return result
 
 

@@ -16,6 +16,9 @@ from monitoring.weights import ShapedWeight
 
 #: Forecasters for each octave of age: half of the default, for many streams.
 _PER_OCTAVE = 8
+#: No stream of more than two categories can alarm within so few observations of a change, so only every fourth is taken
+#: for the first after it.
+_STRIDE = 4
 #: Times that are remembered of each stream, denser the younger.
 _MARKS = 48
 #: Observations of a block, of which one divergence is computed, and how many of those are kept.
@@ -54,7 +57,11 @@ class StreamBank:
 
     def __init__(self, expected: FloatArray, weight: ShapedWeight) -> None:
         streams, categories = expected.shape
-        self.bank = RBOCPDBank(streams, weight, categories, PREDICTOR, per_octave=_PER_OCTAVE)
+        self.bank = RBOCPDBank(
+            *(streams, weight, categories, PREDICTOR),
+            per_octave=_PER_OCTAVE,
+            stride=1 if categories == 2 else _STRIDE,
+        )
         self._expected = expected
         self._mark_index = np.zeros((streams, _MARKS), np.int64)
         self._mark_ms = np.zeros((streams, _MARKS), np.int64)

@@ -13,6 +13,11 @@ from typing import ClassVar, Protocol
 
 from monitoring.state import Scalar
 
+#: Most parameters of a weight.
+PARAMETERS = 7
+#: So many horizons on, a ``ShapedWeight`` has fallen by the whole of its ``fall``.
+FALLEN = 8.0
+
 
 def _positive(name: str, value: float) -> None:
     if not 0.0 < value < math.inf:
@@ -25,18 +30,18 @@ def _probability(name: str, value: float) -> None:
 
 
 class Weight(Protocol):
-    """A weight, as the kernel takes it: the number of its formula and up to five parameters."""
+    """A weight, as the kernel takes it: the number of its formula and up to ``PARAMETERS`` parameters."""
 
     formula: ClassVar[int]
 
     @property
-    def parameters(self) -> tuple[float, float, float, float, float]:
+    def parameters(self) -> tuple[float, ...]:
         """What the formula is computed from."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShapedWeight:
-    """eta = scale * q**exponent * (min(max(q, knee), ceiling) / knee)**late_exponent, q = n1 n2 / n: calibrated.
+    """eta = scale q**exponent (min(max(q, knee), ceiling) / knee)**late_exponent / fall(n), q = n1 n2 / n: calibrated.
 
     A Bayes factor prefers early and late splits by q**(-(K-1)/2) over the likelihood ratio; ``exponent`` (K-1)/2 takes
     that back. There are about n/q independent places at scale q for chance to strike, so that small q are where false
@@ -56,6 +61,10 @@ class ShapedWeight:
         At least 0.
     ceiling
         q up to which the second factor grows, at least ``knee``.
+    fall
+        By what the weight is divided in the long run, at least 1.
+    horizon
+        Observations of a segment from which on it is divided by more than 1, at least 1.
     """
 
     formula: ClassVar[int] = 0
@@ -65,6 +74,8 @@ class ShapedWeight:
     knee: float = 1.0
     late_exponent: float = 0.0
     ceiling: float = 1e15
+    fall: float = 1.0
+    horizon: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what is no weight."""
@@ -74,13 +85,18 @@ class ShapedWeight:
                 raise ValueError(f"{name} must be a number >= 0, got {getattr(self, name)}")
         if not 1.0 <= self.knee < math.inf:
             raise ValueError(f"knee must be a number >= 1, got {self.knee}")
+        for name in ("fall", "horizon"):
+            if not 1.0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number >= 1, got {getattr(self, name)}")
         if not self.knee <= self.ceiling < math.inf:
             raise ValueError(f"ceiling must be a number >= knee, got {self.ceiling}")
 
     @property
-    def parameters(self) -> tuple[float, float, float, float, float]:
-        """Log c, g, the late exponent, log knee, log ceiling."""
-        return math.log(self.scale), self.exponent, self.late_exponent, math.log(self.knee), math.log(self.ceiling)
+    def parameters(self) -> tuple[float, ...]:
+        """Log c, g, the late exponent, log knee, log ceiling, log fall over log 8, log horizon."""
+        bounds = math.log(self.knee), math.log(self.ceiling)
+        falling = math.log(self.fall) / math.log(FALLEN), math.log(self.horizon)
+        return math.log(self.scale), self.exponent, self.late_exponent, *bounds, *falling
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +119,9 @@ class InverseLengthWeight:
         _positive("scale", self.scale)
 
     @property
-    def parameters(self) -> tuple[float, float, float, float, float]:
+    def parameters(self) -> tuple[float, ...]:
         """Log of the scale."""
-        return math.log(self.scale), 0.0, 0.0, 0.0, 0.0
+        return (math.log(self.scale),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +151,9 @@ class AnytimeWeight:
         _probability("delta", self.delta)
 
     @property
-    def parameters(self) -> tuple[float, float, float, float, float]:
+    def parameters(self) -> tuple[float, ...]:
         """Log delta."""
-        return math.log(self.delta), 0.0, 0.0, 0.0, 0.0
+        return (math.log(self.delta),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +185,9 @@ class TheoremWeight:
             raise ValueError(f"alpha must be a number > 1, got {self.alpha}")
 
     @property
-    def parameters(self) -> tuple[float, float, float, float, float]:
+    def parameters(self) -> tuple[float, ...]:
         """Delta and alpha."""
-        return self.delta, self.alpha, 0.0, 0.0, 0.0
+        return self.delta, self.alpha
 
 
 WEIGHTS: dict[str, type[ShapedWeight | InverseLengthWeight | AnytimeWeight | TheoremWeight]] = {
@@ -188,4 +204,5 @@ def saved_weight(weight: AnyWeight) -> dict[str, Scalar]:
 def loaded_weight(saved: dict[str, Scalar]) -> AnyWeight:
     """Return the weight that ``saved_weight`` wrote."""
     kind = WEIGHTS[str(saved["weight"])]
-    return kind(**{field.name: saved[f"weight_{field.name}"] for field in fields(kind)})  # type: ignore[arg-type]
+    given = {field.name: saved[f"weight_{field.name}"] for field in fields(kind)}
+    return kind(**{name: float(value) for name, value in given.items() if value is not None})

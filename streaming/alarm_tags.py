@@ -21,7 +21,7 @@ def tag_champions(config: Config, log: Log) -> int:
     promoted = {entry.decision_point: entry for entry in read_generations(log) if entry.promoted}
     registry = open_registry(config)
     count = 0
-    for name in config.decision_points:
+    for name in config.deciding:
         if name not in promoted:
             continue
         since = promoted[name].trained_ms

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from engine.config import DecisionPoint
+from engine.config import DecisionPoint, Recommender
 from engine.errors import LogError
 from engine.records import Feedback
 from streaming.intake import feedback_of
@@ -63,7 +63,7 @@ class ArchiveRole:
         self,
         log: Log,
         directory: Path,
-        points: Mapping[str, DecisionPoint],
+        points: Mapping[str, DecisionPoint | Recommender],
         clock: Callable[[], int],
         *,
         max_rows: int = 10_000,

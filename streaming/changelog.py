@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 
 from engine.errors import LogError
 from engine.records import JOIN_STAGE_WAITING, JoinBlock, JoinHead, JoinStage, WaitingOutcome
-from streaming.entry import Entry, Item
+from streaming.entry import Counted, Entry, Item
 from streaming.log import Record
 from streaming.topics import JOIN_STATE, OUTCOMES
 
@@ -239,8 +239,11 @@ def encode(keys: list[bytes], entries: list[Entry]) -> bytes:
         block.decision_ms.extend([entry.time_ms for entry in entries])
         block.decisions.extend([entry.decision or b"" for entry in entries])
         block.outcome_counts.extend(map(len, outcomes))
-        block.outcome_ms.extend([time_ms for time_ms, _ in counted])
-        block.outcome_values.extend([value for _, value in counted])
+        block.outcome_ms.extend([outcome[0] for outcome in counted])
+        block.outcome_values.extend([outcome[1] for outcome in counted])
+        if any(len(outcome) == 4 for outcome in counted):
+            block.outcome_slots.extend([outcome[2] if len(outcome) == 4 else -1 for outcome in counted])
+            block.outcome_tasks.extend([outcome[3] if len(outcome) == 4 else "" for outcome in counted])
     return block.SerializeToString()
 
 
@@ -285,7 +288,7 @@ def _items(number: int, block: JoinBlock, done: tuple[int, bytes], partition: in
     times = list(block.decision_ms) or [0] * len(keys)
     decisions: list[bytes] | list[None] = list(block.decisions) or [None] * len(keys)
     outcome_counts = list(block.outcome_counts) or [0] * len(keys)
-    outcomes = list(zip(block.outcome_ms, block.outcome_values, strict=True))
+    outcomes = _outcomes(block)
     identities = list(block.seen)
     items: list[Item] = []
     outcome_place = identity_place = 0
@@ -310,6 +313,14 @@ def _items(number: int, block: JoinBlock, done: tuple[int, bytes], partition: in
         outcome_place += counted
         identity_place += seen
     return items
+
+
+def _outcomes(block: JoinBlock) -> list[Counted]:
+    plain: list[Counted] = list(zip(block.outcome_ms, block.outcome_values, strict=True))
+    if not block.outcome_slots:
+        return plain
+    places = zip(plain, block.outcome_slots, block.outcome_tasks, strict=True)
+    return [(both[0], both[1], slot, task) if slot >= 0 else both for both, slot, task in places]
 
 
 def _waiting(record: Record) -> WaitingOutcome:

@@ -18,17 +18,19 @@ from rich.logging import RichHandler
 
 from engine import __version__
 from engine.errors import ConfigError, LeewayError
-from streaming.config import Config, load_config
+from streaming.catalogue_command import catalogue
+from streaming.config import Config, config_schema, load_config
 from streaming.dlq import dlq
 from streaming.drift import drift
 from streaming.interop import export_log, import_log
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
 from streaming.shift import shift
 from streaming.simulate import simulate
+from streaming.train_recommender import train_recommender
 
 
 def _point(config: Config, name: str | None) -> str:
-    known = list(config.decision_points)
+    known = list(config.deciding)
     if name is None:
         if len(known) > 1:
             raise ConfigError(f"several decision points are configured; choose one: --decision-point {'|'.join(known)}")
@@ -49,7 +51,7 @@ def main(verbose: bool) -> None:
     )
     form = "%(message)s" if console.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s"
     logging.basicConfig(level=logging.INFO, format=form, handlers=[handler])
-    for chatty in ("alembic", "matplotlib", "mlflow"):
+    for chatty in ("alembic", "jax", "matplotlib", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # It has ten errors a second while a broker is away; ours say the reason once for each attempt.
     logging.getLogger("kafka").setLevel(logging.WARNING if verbose else logging.CRITICAL)
@@ -76,8 +78,9 @@ def init(path: Path, force: bool) -> None:
 def check(config_path: Path) -> None:
     """Check the configuration."""
     config = load_config(config_path)
-    points = ", ".join(config.decision_points)
-    click.echo(f"{config_path} is good: decision points {points}; data below {config.data_dir}")
+    kinds = {"decision points": list(config.decision_points), "recommenders": list(config.recommenders)}
+    found = ", ".join(f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names)
+    click.echo(f"{config_path} is good: {found}; data below {config.data_dir}")
 
 
 @main.command()
@@ -219,7 +222,7 @@ def replay(config_path: Path, decision_id: str | None, as_json: bool) -> None:
 
 @main.command()
 @config_option
-@click.option("--decision-point", "point", help="Which; needed where several are configured.")
+@click.option("--decision-point", "point", help="Which, or which recommender; needed where several are configured.")
 @click.option("--reason", type=click.Choice(["drift", "schedule", "manual"]), default="manual", show_default=True)
 @click.option("--since-ms", type=int, help="Use feedback of decisions from this time on (milliseconds since 1970).")
 @click.option("--dry-run", is_flag=True, help="Train and judge, and change nothing.")
@@ -286,8 +289,10 @@ def status(config_path: Path, target: str | None, as_json: bool) -> None:
     click.echo(f"leeway {reply.version} at {target}, up {time.time() - reply.started_ms / 1_000:.0f} s")
     for point in reply.decision_points:
         book = point.accounting
+        items = f" over {point.catalogue_items} items" if point.catalogue_items else ""
         click.echo(
-            f"{point.decision_point}: policy {point.policy_version}, learned from {point.learned}; "
+            f"{point.decision_point} ({point.kind}): policy {point.policy_version}{items}, learned from "
+            f"{point.learned}; "
             f"{book.decisions} decisions = {book.feedback - book.defaulted} rewarded + {book.defaulted} defaulted "
             f"+ {book.pending} pending; {len(point.alarms)} alarms"
         )
@@ -340,15 +345,15 @@ def demo(
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["outcome"]), default="outcome")
+@click.argument("what", type=click.Choice(["outcome", "config"]), default="outcome")
 def schema(what: str) -> None:
-    """Print the JSON Schema (draft 2020-12) of what other systems may write to the log as JSON: an outcome."""
+    """Print a JSON Schema (draft 2020-12): of an outcome that others write to the log, or of the configuration."""
     from streaming.outcome_json import outcome_schema
 
-    print_json(outcome_schema())
+    print_json(outcome_schema() if what == "outcome" else config_schema())
 
 
-for command in (dlq, drift, simulate, shift, import_log, export_log):
+for command in (dlq, drift, simulate, shift, import_log, export_log, catalogue, train_recommender):
     main.add_command(command)
 
 

@@ -20,11 +20,21 @@ from pydantic import (
     model_validator,
 )
 
-from engine.config import NAME, WRITTEN, DecisionPoint, Milliseconds, Model, Name, ServingConfig, UCRL2OracleConfig
+from engine.config import (
+    NAME,
+    WRITTEN,
+    DecisionPoint,
+    Milliseconds,
+    Model,
+    Name,
+    Recommender,
+    ServingConfig,
+    UCRL2OracleConfig,
+)
 from engine.errors import ConfigError
 from monitoring.config import MonitorsConfig
 from streaming.kafka.settings import KafkaSettings, ServerAddress
-from training.config import RegistryConfig, RetrainingConfig
+from training.config import RecommenderRetrainingConfig, RegistryConfig, RetrainingConfig
 
 ENVIRONMENT_PREFIX = "LEEWAY_"
 
@@ -48,6 +58,20 @@ class DecisionPointConfig(DecisionPoint):
         """Return the part that the engine knows, which is what a policy carries with it."""
         return DecisionPoint.model_validate({name: getattr(self, name) for name in DecisionPoint.model_fields})
 
+
+class RecommenderConfig(Recommender):
+    """A recommender with what watches and retrains it."""
+
+    monitors: MonitorsConfig = MonitorsConfig()
+    retraining: RecommenderRetrainingConfig = RecommenderRetrainingConfig()
+
+    def engine(self) -> Recommender:
+        """Return the part that the engine knows, which is what a policy carries with it."""
+        return Recommender.model_validate({name: getattr(self, name) for name in Recommender.model_fields})
+
+
+#: What decides: one action, or a list.
+Deciding = DecisionPointConfig | RecommenderConfig
 
 Partitions = Annotated[int, Field(ge=1, le=256, description="fixed once the log exists")]
 Retention = Annotated[Milliseconds, Field(gt=0, description="how long decisions, outcomes and feedback are kept")]
@@ -109,7 +133,8 @@ class Config(Model):
 
     version: Literal[1]
     data_dir: Path = Path("leeway-data")
-    decision_points: dict[Name, DecisionPointConfig] = Field(min_length=1)
+    recommenders: dict[Name, RecommenderConfig] = Field({})
+    decision_points: dict[Name, DecisionPointConfig] = Field({}, validate_default=True)
     log: LogConfig = EmbeddedLogConfig()
     serving: ServingConfig = ServingConfig()
     metrics: MetricsConfig = MetricsConfig()
@@ -122,9 +147,40 @@ class Config(Model):
             raise ValueError("durability broker needs a broker: choose disk or memory, or log.kind kafka")
         return serving
 
+    @field_validator("decision_points")
+    @classmethod
+    def _decides(cls, points: dict[str, DecisionPointConfig], info: ValidationInfo) -> dict[str, DecisionPointConfig]:
+        if not points and info.data.get("recommenders") == {}:
+            raise ValueError("at least 1 is required; add it here, or a recommender below recommenders")
+        return points
+
+    @model_validator(mode="after")
+    def _names(self) -> Config:
+        both = sorted(self.decision_points.keys() & self.recommenders.keys())
+        if both:
+            raise ValueError(
+                f"decision_points and recommenders both have {both[0]!r}; names are used in calls, files and metrics: "
+                "rename one of them"
+            )
+        return self
+
     def points(self) -> dict[str, DecisionPoint]:
         """Return the engine's part of every decision point."""
         return {name: point.engine() for name, point in self.decision_points.items()}
+
+    def lists(self) -> dict[str, Recommender]:
+        """Return the engine's part of every recommender."""
+        return {name: recommender.engine() for name, recommender in self.recommenders.items()}
+
+    @property
+    def deciding(self) -> dict[str, Deciding]:
+        """All that decides: decision points, then recommenders."""
+        return {**self.decision_points, **self.recommenders}
+
+    @property
+    def catalogue_dir(self) -> Path:
+        """Where the catalogues of recommenders lie that `leeway catalogue load` has taken."""
+        return self.data_dir / "catalogues"
 
     @property
     def log_dir(self) -> Path:
@@ -157,6 +213,18 @@ class Config(Model):
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and models."""
         return self.registry.tracking_uri or f"sqlite:///{(self.data_dir / 'mlflow.db').resolve()}"
+
+
+def config_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of the configuration file, for editors that check while one writes.
+
+    Durations are whole numbers in it and texts with a unit in the file; what is checked across settings is not in it.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "urn:leeway:schema:config:v1",
+        **Config.model_json_schema(),
+    }
 
 
 def log_environment(url: str) -> dict[str, str]:
@@ -354,6 +422,20 @@ def _names(model: type[Model], seen: set[type[Model]]) -> set[str]:
     return names
 
 
-_FIELD_NAMES = sorted(_names(Config, set()) | set(DecisionPointConfig.model_fields))
-_TAGS = {"number", "text", "vector", "squarecb", "uniform", "embedded", "kafka", "function-before", "[key]"}
+_FIELD_NAMES = sorted(
+    _names(Config, set()) | set(DecisionPointConfig.model_fields) | set(RecommenderConfig.model_fields)
+)
+_TAGS = {
+    "number",
+    "text",
+    "vector",
+    "category",
+    "history",
+    "squarecb",
+    "uniform",
+    "embedded",
+    "kafka",
+    "function-before",
+    "[key]",
+}
 _SECRETS = {"password", "key_password"}

@@ -14,11 +14,12 @@ from engine.store import PolicyStore
 from streaming.config import Config, KafkaLogConfig
 from streaming.dead_letters import scan
 from streaming.embedded import EmbeddedLog
-from streaming.finding import Finding, Level
+from streaming.finding import Finding, Level, ago
 from streaming.holds import read_holds
 from streaming.insight import latest_alarms, tail
 from streaming.joiner import read_accounting
 from streaming.lag import READ_BY, lag
+from streaming.list_doctor import examine_lists
 from streaming.log import Log
 from streaming.opening import attach, begun
 from streaming.options import shortened
@@ -58,9 +59,12 @@ def examine(config: Config, now_ms: int) -> Iterator[Finding]:
             books = read_accounting(log)
             yield from _lag(log, now_ms)
             yield from _letters(log, books)
-            for name in config.decision_points:
+            for name in config.deciding:
                 yield from _join(config, log, name, books.get(name, JoinAccounting()), now_ms)
-                yield from _policy(config, log, name, now_ms)
+                if name in config.recommenders:
+                    yield from examine_lists(config, name, now_ms)
+                else:
+                    yield from _policy(config, log, name, now_ms)
                 yield from _archive(config, name)
                 yield from _alarms(log, name)
     except LeewayError as error:
@@ -129,7 +133,7 @@ def _spool(config: Config, settings: KafkaLogConfig, now_ms: int) -> Iterator[Fi
         return
     # Clients say the times of outcomes, which may be long ago.
     age_s = (waiting[DECISIONS] if waiting[DECISIONS].records else waiting[OUTCOMES]).seconds(now_ms)
-    words = f"{count} records wait for the cluster, the oldest for {_ago(round(age_s * 1_000))}; {room}"
+    words = f"{count} records wait for the cluster, the oldest for {ago(round(age_s * 1_000))}; {room}"
     if used > 0.9 * limit:
         advice = (
             "when it is full, decisions are answered unrecorded and outcomes are refused: bring the brokers back, or "
@@ -172,16 +176,17 @@ def _lag(log: Log, now_ms: int) -> Iterator[Finding]:
         # The time of feedback is that of its decision, a window ago; clients say the times of outcomes.
         stands = group == JOIN and waiting[DECISIONS].seconds(now_ms) * 1_000 > MAX_SKEW_MS
         level = Level.WARNING if records > 10_000 or stands else Level.OK
-        age = f", the oldest {_ago(round(max(e.seconds(now_ms) for e in behind) * 1_000))} old" if records else ""
+        age = f", the oldest {ago(round(max(e.seconds(now_ms) for e in behind) * 1_000))} old" if records else ""
         advice = "; it is slower than what comes in, or stands still: see its messages" if level is not Level.OK else ""
         yield Finding(level, f"{group} lag", f"{records} records behind{age}{advice}")
 
 
 def _join(config: Config, log: Log, name: str, book: JoinAccounting, now_ms: int) -> Iterator[Finding]:
     subject = f"{name} join"
-    window_s = config.decision_points[name].reward.window / 1_000
+    window_s = config.deciding[name].reward.window / 1_000
+    call = "Recommend" if name in config.recommenders else "Decide"
     if book.decisions == 0:
-        yield Finding(Level.WARNING, subject, "no decision was joined yet; call Decide, or see whether `work` runs")
+        yield Finding(Level.WARNING, subject, f"no decision was joined yet; call {call}, or see whether `work` runs")
         return
     rewarded = book.feedback - book.defaulted
     words = (
@@ -201,7 +206,7 @@ def _join(config: Config, log: Log, name: str, book: JoinAccounting, now_ms: int
     overdue_ms = _overdue(config, name, book, now_ms)
     if overdue_ms:
         words = (
-            f"{book.pending} decisions have no feedback, and their windows should have been closed {_ago(overdue_ms)} "
+            f"{book.pending} decisions have no feedback, and their windows should have been closed {ago(overdue_ms)} "
             "ago: the join stands still or is far behind; see the messages of `work` or `join`"
         )
         yield Finding(Level.PROBLEM, f"{name} pending", words)
@@ -222,7 +227,7 @@ def _overdue(config: Config, name: str, book: JoinAccounting, now_ms: int) -> in
     """
     if not book.pending or not book.watermark_ms:
         return 0
-    reward = config.decision_points[name].reward
+    reward = config.deciding[name].reward
     due_ms = book.watermark_ms + reward.window + reward.grace
     return now_ms - due_ms if now_ms - due_ms > MAX_SKEW_MS else 0
 
@@ -270,7 +275,7 @@ def _policy(config: Config, log: Log, name: str, now_ms: int) -> Iterator[Findin
         return
     age_ms = now_ms - policy.created_ms
     newest = max((Feedback.FromString(value).reward_time_ms for value in tail(log, FEEDBACK, 100)), default=0)
-    words = f"{version} ({policy.oracle.kind}) has learned from {policy.learned} feedbacks; made {_ago(age_ms)} ago"
+    words = f"{version} ({policy.oracle.kind}) has learned from {policy.learned} feedbacks; made {ago(age_ms)} ago"
     if policy.learned == 0 and newest:
         yield Finding(
             Level.PROBLEM, subject, f"{words}; there is feedback and nothing is learned: see whether `work` runs"
@@ -311,14 +316,6 @@ def _alarms(log: Log, name: str) -> Iterator[Finding]:
         yield Finding(Level.WARNING, subject, f"an alarm is open: {last.explanation}{tried}")
     else:
         yield Finding(Level.OK, subject, f"no alarm is open ({len(calls)} so far)")
-
-
-def _ago(milliseconds: int) -> str:
-    seconds = milliseconds / 1_000
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 __all__ = ["Finding", "Level", "examine"]

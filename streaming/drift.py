@@ -7,26 +7,30 @@ from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine.errors import LeewayError, SnapshotError
 from engine.records import Alarm, Direction
 from monitoring.allocation import MONTH_MS
+from monitoring.dependence import lag_one
 from monitoring.equilibrium import Equilibrium, fit
 from monitoring.reactions import names
-from monitoring.watch import PointWatch
 from streaming.config import Config
 from streaming.holds import Holds, acknowledge, read_alarms, read_holds
 from streaming.log import Log
-from streaming.monitor import read_watch
 from streaming.opening import open_existing, open_log
 from streaming.options import actionable, config_option, log_config, print_json, shortened
 from streaming.topics import OPERATOR
 
+if TYPE_CHECKING:
+    from monitoring.watch import PointWatch
+
 _POINT = click.option("--decision-point", "point", help="Of this one alone.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+#: From such a correlation on, a stationary stream alarms about three times as often as its level says, or more.
+_DEPENDENT = 0.1
 
 
 @click.group()
@@ -55,7 +59,7 @@ def list_alarms(config_path: Path, point: str | None, everything: bool, limit: i
         print_json(
             {
                 "alarms": [_facts(alarm, holds) for alarm in shown],
-                "held": {name: holds.words(name) for name in config.decision_points if holds.of(name)},
+                "held": {name: holds.words(name) for name in config.deciding if holds.of(name)},
                 "equilibria": {
                     name: {key: equilibrium_facts(found) for key, found in streams.items()}
                     for name, streams in equilibria.items()
@@ -69,7 +73,7 @@ def list_alarms(config_path: Path, point: str | None, everything: bool, limit: i
         click.echo("no alarms", err=True)
     elif len(wanted) > len(shown):
         click.echo(f"{len(wanted) - len(shown)} older ones: see --limit", err=True)
-    for name in config.decision_points:
+    for name in config.deciding:
         if (words := holds.words(name)) is not None:
             click.echo(f"{name}: {words}", err=True)
 
@@ -110,7 +114,7 @@ def explain(config_path: Path, alarm_id: str, png: Path | None, as_json: bool) -
         watch = dict(_watches(config, log, alarm.decision_point)).get(alarm.decision_point)
         key = key_of(alarm)
         series = None if watch is None else watch.divergences().get(key)
-        history = None if watch is None or png is None else history_of(log, alarm, watch, key)
+        history = None if watch is None else history_of(log, alarm, watch, key)
     equilibrium = None if series is None else fit(series)
     if png is not None:
         if history is None:
@@ -121,13 +125,20 @@ def explain(config_path: Path, alarm_id: str, png: Path | None, as_json: bool) -
         from streaming.drift_plot import draw
 
         draw(png, alarm, history, series)
-    facts = _facts(alarm, holds) | {"equilibrium": None if equilibrium is None else equilibrium_facts(equilibrium)}
+    correlation = None if history is None else lag_one(history.categories[history.time_ms < alarm.change_ms])
+    facts = _facts(alarm, holds) | {
+        "equilibrium": None if equilibrium is None else equilibrium_facts(equilibrium),
+        "lag_one_before": None if correlation is None or math.isnan(correlation) else correlation,
+    }
     if as_json:
         print_json(facts)
         return
     _print(alarm, holds, {} if equilibrium is None else {key: equilibrium})
     click.echo(f"  change about {_time(alarm.change_ms)}, found {_time(alarm.detected_ms)}")
     click.echo(f"  evidence {alarm.evidence:.2f} nats: probability of a change {alarm.probability:.3f}")
+    if facts["lag_one_before"] is not None:
+        verdict = "independent enough" if facts["lag_one_before"] < _DEPENDENT else "the level does not hold for it"
+        click.echo(f"  lag-1 correlation before the change {facts['lag_one_before']:+.2f}: {verdict}")
     before, after = sum(alarm.counts_before), sum(alarm.counts_after)
     if before and after:
         click.echo(f"  {'category':<24}{'before':>9}{'after':>9}")
@@ -238,8 +249,10 @@ def equilibrium_facts(found: Equilibrium) -> dict[str, Any]:
 
 
 def _watches(config: Config, log: Log, point: str | None) -> list[tuple[str, PointWatch]]:
+    from streaming.monitor import read_watch
+
     found = []
-    for name, settings in config.decision_points.items():
+    for name, settings in config.deciding.items():
         if point not in (None, name):
             continue
         try:
@@ -248,8 +261,8 @@ def _watches(config: Config, log: Log, point: str | None) -> list[tuple[str, Poi
             raise LeewayError(f"{name}: {error}") from error
         if watch is not None:
             found.append((name, watch))
-    if point is not None and point not in config.decision_points:
-        raise LeewayError(f"--decision-point {point}: not configured; known are: {', '.join(config.decision_points)}")
+    if point is not None and point not in config.deciding:
+        raise LeewayError(f"--decision-point {point}: not configured; known are: {', '.join(config.deciding)}")
     return found
 
 

@@ -6,6 +6,7 @@ from engine.records import Alarm, Feedback
 from monitoring.watch import PointWatch, StreamHistory
 from streaming.feedback_window import first_at, wanted
 from streaming.intake import feedback_of
+from streaming.list_watch import watched
 from streaming.log import Log
 from streaming.topics import FEEDBACK
 
@@ -30,7 +31,7 @@ def history_of(log: Log, alarm: Alarm, watch: PointWatch, key: str) -> StreamHis
             start = records[-1].offset + 1
             left -= len(records)
             entries = [entry for record in records if (entry := feedback_of(record)) is not None]
-            found += [entry for entry in entries if wanted(entry, alarm.decision_point, begin_ms, end_ms)]
+            found += [watched(entry) for entry in entries if wanted(entry, alarm.decision_point, begin_ms, end_ms)]
             if records[-1].timestamp_ms > end_ms:
                 break
     found.sort(key=lambda entry: entry.decision.time_ms)

@@ -7,6 +7,9 @@ from typing import Any
 from engine.records import JoinStage
 from streaming.log import Record
 
+#: Time and value of an outcome that counts; of a list also its slot and its task.
+Counted = tuple[int, float] | tuple[int, float, int, str]
+
 
 class Entry:
     """What the join knows of one decision id. There are millions of them: few are a tuple, many a list or dict.
@@ -27,8 +30,8 @@ class Entry:
         When the decision was made.
     decision : bytes or None
         The decision as it came, until its feedback is given.
-    outcomes : sequence of (int, float)
-        Time and value of those that count, in the order of the log; empty when the feedback is given.
+    outcomes : sequence of Counted
+        Those that count, in the order of the log; empty when the feedback is given.
     seen : tuple or dict of str
         What tells the outcomes seen so far from new ones, in their order.
     waiting : tuple of Record
@@ -50,7 +53,7 @@ class Entry:
         self.point = point
         self.time_ms = time_ms
         self.decision = decision
-        self.outcomes: tuple[tuple[int, float], ...] | list[tuple[int, float]] = ()
+        self.outcomes: tuple[Counted, ...] | list[Counted] = ()
         self.seen: tuple[str, ...] | dict[str, None] = ()
         self.waiting: tuple[Record, ...] = ()
 
@@ -66,17 +69,17 @@ class Entry:
         else:
             self.seen = dict.fromkeys((*seen, identity))
 
-    def count(self, time_ms: int, value: float) -> None:
+    def count(self, outcome: Counted) -> None:
         """Add an outcome that counts."""
         outcomes = self.outcomes
         if not outcomes:
-            self.outcomes = ((time_ms, value),)
+            self.outcomes = (outcome,)
         elif isinstance(outcomes, list):
-            outcomes.append((time_ms, value))
+            outcomes.append(outcome)
         elif len(outcomes) < self.MANY:
-            self.outcomes = (*outcomes, (time_ms, value))
+            self.outcomes = (*outcomes, outcome)
         else:
-            self.outcomes = [*outcomes, (time_ms, value)]
+            self.outcomes = [*outcomes, outcome]
 
     def wait(self, record: Record) -> None:
         """Add an outcome that has no decision yet."""

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import DecisionPoint, NumberFeature, TextFeature
-from engine.records import Decision
+from engine.records import Decision, Value
 
 Values = NDArray[np.float64] | NDArray[np.object_]
+#: The features of one decision that came by name.
+Named = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,23 @@ class ContextColumns:
         """Return the columns by name."""
         columns: dict[str, Values] = {}
         packed = self._packed(decisions)
+        named = [decision.context.named for decision in decisions]
+        # A feature comes in one of the two forms only.
+        given = [place for place, values in enumerate(named) if values and not decisions[place].context.packed]
         start = 0
         for name, feature in self.point.context.items():
             if isinstance(feature, TextFeature):
-                columns[name] = _texts(decisions, name)
+                columns[name] = _texts(named, name)
                 continue
             size = 1 if isinstance(feature, NumberFeature) else feature.size
             block = packed[:, start : start + size]
             start += size
-            self._named(decisions, name, block)
             if isinstance(feature, NumberFeature):
+                _numbers(named, given, name, block[:, 0])
                 columns[name] = block[:, 0]
-            elif size <= self.most_components:
-                columns |= {f"{name}[{place}]": block[:, place] for place in range(size)}
             else:
-                signs = _signs(name, size, self.most_components)
-                columns |= {f"{name}~{place}": block @ signs[:, place] for place in range(self.most_components)}
+                _vectors(named, given, name, block)
+                columns |= project(name, block, self.most_components)
         return columns
 
     def _packed(self, decisions: Sequence[Decision]) -> NDArray[np.float64]:
@@ -71,26 +74,45 @@ class ContextColumns:
             found[whole] = np.frombuffer(data, "<f4").reshape(len(whole), width)
         return found
 
-    def _named(self, decisions: Sequence[Decision], name: str, block: NDArray[np.float64]) -> None:
-        """Write the values that came by name."""
-        for row, decision in enumerate(decisions):
-            named = decision.context.named
-            if not named or name not in named:
-                continue
-            value = named[name]
-            kind = value.WhichOneof("kind")
-            if kind == "number" and block.shape[1] == 1:
-                block[row, 0] = value.number
-            elif kind == "numbers" and len(value.numbers.values) == block.shape[1]:
-                block[row] = value.numbers.values
+
+def _numbers(named: Sequence[Named], given: Sequence[int], name: str, column: NDArray[np.float64]) -> None:
+    """Write the numbers that came by name; ``given`` are the rows in which anything did."""
+    for row in given:
+        value = named[row].get(name)
+        if value is not None:
+            # Only a zero can be something else that was not asked for: that takes a second call.
+            number = value.number
+            if number or value.WhichOneof("kind") == "number":
+                column[row] = number
 
 
-def _texts(decisions: Sequence[Decision], name: str) -> NDArray[np.object_]:
-    found = np.empty(len(decisions), object)
-    for row, decision in enumerate(decisions):
-        named = decision.context.named
-        if name in named and named[name].WhichOneof("kind") == "text":
-            found[row] = named[name].text
+def project(name: str, block: NDArray[np.float64], most: int) -> dict[str, Values]:
+    """Return a vector's columns: its components, or ``most`` projections on random signs where it has more."""
+    size = block.shape[1]
+    if size <= most:
+        return {f"{name}[{place}]": block[:, place] for place in range(size)}
+    signs = _signs(name, size, most)
+    return {f"{name}~{place}": block @ signs[:, place] for place in range(most)}
+
+
+def _vectors(named: Sequence[Named], given: Sequence[int], name: str, block: NDArray[np.float64]) -> None:
+    """Write the vectors that came by name."""
+    for row in given:
+        value = named[row].get(name)
+        if value is not None and value.WhichOneof("kind") == "numbers":
+            values = value.numbers.values
+            if len(values) == block.shape[1]:
+                block[row] = values
+
+
+def _texts(named: Sequence[Named], name: str) -> NDArray[np.object_]:
+    found = np.empty(len(named), object)
+    for row, values in enumerate(named):
+        value = values.get(name)
+        if value is not None:
+            text = value.text
+            if text or value.WhichOneof("kind") == "text":
+                found[row] = text
     return found
 
 

@@ -26,7 +26,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
-from engine.config import RewardConfig
 from engine.records import (
     DEAD_LETTER_REASON_INVALID,
     DEAD_LETTER_REASON_UNKNOWN_DECISION,
@@ -43,12 +42,12 @@ from engine.records import (
     Outcome,
 )
 from streaming.book import Book
+from streaming.counting import JoinReward, copy_of, counted, feedback_of_entry, identity_of
 from streaming.effects import Effects, Rejected
 from streaming.entry import Entry
 from streaming.join_state import JoinState
 from streaming.log import Record
 from streaming.pending import Pending
-from streaming.reward import feedback
 from streaming.wire import read_outcome
 
 _TIME_LIMIT_MS = 2**53  # 285,000 years: no sum of two such times overflows a record's field
@@ -100,7 +99,7 @@ class Joiner:
 
     def __init__(
         self,
-        points: Mapping[str, RewardConfig],
+        points: Mapping[str, JoinReward],
         pending: Pending | None = None,
         *,
         partition: int = 0,
@@ -179,7 +178,7 @@ class Joiner:
             opened.not_before_ms = entry.due_ms
             for waiting in entry.waiting:
                 outcome = read_outcome(waiting)
-                self._join(key, opened, outcome.time_ms, outcome.value, _identity(outcome), waiting)
+                self._join(key, opened, outcome, identity_of(outcome), waiting)
         if time_ms > self._decided_ms:
             self._decided_ms = time_ms
             reported_ms = self._reported_ms
@@ -203,14 +202,14 @@ class Joiner:
             problem = f"value {value} must be a finite number of at most {_VALUE_LIMIT} in magnitude"
             self._reject(DEAD_LETTER_REASON_INVALID, problem, record, entry.point if entry else outcome.decision_point)
             return
-        identity = _identity(outcome)
+        identity = identity_of(outcome)
         if entry is not None and entry.stage != JOIN_STAGE_WAITING:
-            self._join(key, entry, time_ms, value, identity, record)
+            self._join(key, entry, outcome, identity, record)
             if self.pending.earliest_ms <= self._watermark:
                 self._close_due()
             return
         # Only the decision tells whether the value is out of range: another one of this id has to wait too.
-        copy = _copy(identity, value)
+        copy = copy_of(outcome, identity)
         if entry is None:
             config = self._points.get(outcome.decision_point)
             patience = config.window + config.grace if config else self._longest_ms
@@ -279,7 +278,7 @@ class Joiner:
         self._watermark = min(head.decisions_ms, head.outcomes_ms)
         self._state.restore(head, changes, self._names, self._revise)
 
-    def _join(self, key: bytes, entry: Entry, time_ms: int, value: float, identity: str, record: Record) -> None:
+    def _join(self, key: bytes, entry: Entry, outcome: Outcome, identity: str, record: Record) -> None:
         """Give a sound outcome to its decision, unless it has it."""
         if identity in entry.seen:
             self._book(entry.point).duplicate_outcomes += 1
@@ -288,26 +287,26 @@ class Joiner:
         if config is None:  # it was configured when the decision came
             self._reject(DEAD_LETTER_REASON_UNKNOWN_DECISION_POINT, self._unknown(entry.point), record, entry.point)
             return
-        low, high = config.range
-        if config.aggregation != "sum" and not low <= value <= high:
-            copy = _copy(identity, value)
+        counts = counted(entry, outcome, config)
+        if isinstance(counts, str):
+            copy = copy_of(outcome, identity)
             if copy in entry.seen:
                 self._book(entry.point).duplicate_outcomes += 1
                 return
             entry.see(copy)
             self._state.touch(key, entry)
-            problem = f"value {value} lies outside the range [{low}, {high}] of decision point {entry.point!r}"
-            self._reject(DEAD_LETTER_REASON_INVALID, problem, record, entry.point)
+            self._reject(DEAD_LETTER_REASON_INVALID, counts, record, entry.point)
             return
         entry.see(identity)
         self._state.touch(key, entry)
+        time_ms = outcome.time_ms
         if entry.decision is None or time_ms > entry.time_ms + config.window:
             self._book(entry.point).late_outcomes += 1
             self._effects.late.append(record)
-        elif config.aggregation == "first" and entry.outcomes:
+        elif config.aggregation == "first" and any(counts[2:] == other[2:] for other in entry.outcomes):
             self._book(entry.point).surplus_outcomes += 1
         else:
-            entry.count(time_ms, value)
+            entry.count(counts)
             if time_ms > self._reported_ms:
                 self._reported_ms = time_ms
                 self._watermark = min(self._decided_ms, time_ms)
@@ -334,7 +333,7 @@ class Joiner:
         config = self._points.get(entry.point)
         if config is not None:
             assert entry.decision is not None
-            value = feedback(entry.decision, entry.time_ms, entry.outcomes, config)
+            value = feedback_of_entry(entry, entry.decision, config)
             self._effects.feedback.append((key, entry.point, entry.time_ms, value))
             book = self._state.books[entry.point]
             book.feedback += 1
@@ -356,7 +355,7 @@ class Joiner:
         given_up = set()
         for record in entry.waiting:
             outcome = read_outcome(record)
-            identity = _identity(outcome)
+            identity = identity_of(outcome)
             if identity in given_up:
                 self._book(outcome.decision_point).duplicate_outcomes += 1
                 continue
@@ -401,13 +400,3 @@ class Joiner:
 
     def _unknown(self, point: str) -> str:
         return f"decision point {point!r} is not configured; known are: {', '.join(sorted(self._points)) or 'none'}"
-
-
-def _identity(outcome: Outcome) -> str:
-    # NUL sets it apart from ids that clients give; + 0.0 makes one zero of -0.0 and 0.0.
-    return outcome.outcome_id or f"\0{outcome.time_ms} {outcome.value + 0.0!r}"
-
-
-def _copy(identity: str, value: float) -> str:
-    """Return what tells an outcome from those of its id with another value; it is nobody's identity."""
-    return f"\0{value + 0.0!r}\0{identity}"

@@ -17,12 +17,12 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from engine.config import RewardConfig
 from engine.records import JoinAccounting, JoinHead
 from streaming.book import total
 from streaming.changelog import HEAD_KEY, TOPIC, block_of, head_of, is_ours
 from streaming.cold import ColdTable
 from streaming.commits import Commits
+from streaming.counting import JoinReward
 from streaming.dead_letters import dead_letter
 from streaming.effects import Effects
 from streaming.join import Joiner, Source
@@ -82,7 +82,7 @@ class JoinerRole:
     def __init__(
         self,
         log: Log,
-        points: Mapping[str, RewardConfig],
+        points: Mapping[str, JoinReward],
         clock: Callable[[], int],
         *,
         batch: int = 10_000,

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from engine.atomic_file import write_atomically
 from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.errors import SnapshotError
 from engine.features import same_columns
 from engine.oracles import STORED, Learner, LightGBMOracle
 from engine.records import Alarm, Feedback, Generation, generation_of
 from engine.sequential import UCRL2Learner
-from engine.store import PolicyStore, write_atomically
+from engine.store import PolicyStore
+from streaming.background import BackgroundThread
 from streaming.intake import feedback_of, parsed
 from streaming.log import Log, Record, TopicPartition
 from streaming.point_learner import PointLearner, new_learner
@@ -38,6 +40,10 @@ class LearnerRole:
     The checkpoint holds statistics **and** offsets in one file that is replaced atomically: after any crash the
     learner goes on as if nothing had happened, learning each feedback once. After an error while it learns it goes
     back to the checkpoint itself: part of a batch may be in the statistics, and its offsets are not.
+
+    What an oracle fits now and then (``engine.oracles.BackgroundLearner``) is fitted by a thread, and feedback is read
+    meanwhile. Between two steps the model takes over, or the error comes up as if the step had made it. A checkpoint
+    holds the rows of a fit that is under way; who goes on from it fits them again.
 
     Parameters
     ----------
@@ -82,6 +88,7 @@ class LearnerRole:
         self.learned: Counter[str] = Counter()
         self.last_learned_ms: dict[str, int] = {}
         self._ahead = False
+        self._background = BackgroundThread("fit")
         self._restore()
         self._consumer = log.consumer(LEARNER, [FEEDBACK, GENERATIONS, ALARMS])
         self._placed: set[TopicPartition] = set()
@@ -99,6 +106,7 @@ class LearnerRole:
         records = self._poll(max_records, timeout_s)
         try:
             self._take(records)
+            settled = [learner.settle() for learner in self.points.values()]
         except BaseException:
             # Part of it is learned, and which part cannot be told: statistics and offsets begin again together.
             self._ahead = True
@@ -110,7 +118,7 @@ class LearnerRole:
             if policy is not None:
                 self._store.publish(policy)
                 learner.published(now_ms)
-        self._unsaved |= bool(records)
+        self._unsaved |= bool(records) or any(settled)
         if self._unsaved and now_ms - self._saved_ms >= self._interval_ms:
             self.checkpoint()
         return len(records)
@@ -148,6 +156,7 @@ class LearnerRole:
         """Checkpoint and leave the group."""
         if not self._ahead:
             self.checkpoint()
+        self._background.close()
         self._consumer.close()
 
     def _poll(self, max_records: int, timeout_s: float) -> list[Record]:
@@ -227,6 +236,7 @@ class LearnerRole:
     def _restore(self) -> None:
         """Begin, or begin again, where the checkpoint says."""
         self._ahead = True  # also if this fails half-way
+        self._background.drop()
         points = self._configured
         manifest, arrays = self._read_checkpoint()
         try:
@@ -241,7 +251,7 @@ class LearnerRole:
         except (SnapshotError, KeyError, ValueError) as error:
             # Statistics and offsets belong together: without the one the other is of no use.
             logger.error("%s: cannot go on from here (%s); learning again from the log's beginning", self._path, error)
-            self.points = {name: PointLearner.fresh(name, point, self._clock()) for name, point in points.items()}
+            self.points = {name: self._fresh(name, point) for name, point in points.items()}
             self._offsets = {}
         self._ahead = False
 
@@ -265,7 +275,7 @@ class LearnerRole:
         self, name: str, point: DecisionPoint, state: Mapping[str, Any] | None, arrays: Arrays
     ) -> PointLearner:
         if state is None:
-            return PointLearner.fresh(name, point, self._clock())
+            return self._fresh(name, point)
         version = state["version"]
         policy = self._store.load(name, version)
         # As JSON: equal mappings may differ in order, and the order of the features is that of the columns.
@@ -273,21 +283,26 @@ class LearnerRole:
         if policy.point.model_dump_json(include=features) != point.model_dump_json(include=features):
             logger.warning("%s: the schema has changed and what was learned does not fit it; starting afresh", name)
             # Generations are never counted backwards: the ledger and the registry go on from the one before.
-            return PointLearner.fresh(name, point, self._clock(), generation_of(version))
+            return self._fresh(name, point, generation_of(version))
         before, now = policy.point.policy.oracle, point.policy.oracle
         if UCRL2OracleConfig in (type(before), type(now)) and before != now:
             logger.warning("%s: policy.oracle has changed and what was learned does not fit it; starting afresh", name)
-            return PointLearner.fresh(name, point, self._clock(), generation_of(version))
+            return self._fresh(name, point, generation_of(version))
         mine = {key.removeprefix(f"{name}/"): array for key, array in arrays.items() if key.startswith(f"{name}/")}
         if policy.point.policy.oracle.kind != point.policy.oracle.kind:
             logger.warning(
                 "%s: policy.oracle.kind is %s now, which cannot go on from what %s had learned; starting afresh",
                 name, point.policy.oracle.kind, policy.point.policy.oracle.kind,
             )  # fmt: skip
-            return PointLearner.fresh(name, point, self._clock(), generation_of(version))
+            return self._fresh(name, point, generation_of(version))
         # A checkpoint that does not name the kind is from the time when there was one.
         learner = _restored(point, state.get("learner") or "linear", mine) if mine else None
-        return PointLearner(name, point, policy, learner, state["after_ms"], state["exploring"])
+        return PointLearner(
+            name, point, policy, learner, state["after_ms"], state["exploring"], worker=self._background
+        )
+
+    def _fresh(self, name: str, point: DecisionPoint, generation: int = 0) -> PointLearner:
+        return PointLearner.fresh(name, point, self._clock(), generation, self._background)
 
 
 def _restored(point: DecisionPoint, kind: str, arrays: Arrays) -> Learner | UCRL2Learner:

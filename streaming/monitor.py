@@ -8,13 +8,14 @@ import struct
 from collections.abc import Callable, Mapping
 
 from engine.errors import SnapshotError
-from engine.records import Alarm, Feedback, GenerationStatistics
+from engine.records import Alarm, Decision, Feedback, GenerationStatistics
 from monitoring.generations import GenerationLedger
-from monitoring.watch import Audit, PointWatch, TrainingWindow
-from streaming.config import DecisionPointConfig
+from monitoring.watch import Audit, PointWatch
+from streaming.config import Deciding, RecommenderConfig
 from streaming.feature_columns import ContextColumns
 from streaming.feedback_window import training_window
 from streaming.intake import feedback_of, parsed
+from streaming.list_watch import UserColumns, watched
 from streaming.log import Log, Message, Record, TopicPartition
 from streaming.topics import ALARMS, FEEDBACK, MONITOR, MONITOR_STATE
 
@@ -57,7 +58,7 @@ class MonitorRole:
     def __init__(
         self,
         log: Log,
-        points: Mapping[str, DecisionPointConfig],
+        points: Mapping[str, Deciding],
         clock: Callable[[], int],
         on_alarm: Callable[[Alarm], None] = lambda _: None,
         on_reward: Callable[[str, float], None] = lambda _point, _reward: None,
@@ -72,6 +73,7 @@ class MonitorRole:
         self._interval_ms = commit_interval_ms
         self._audit = audit
         self._saving_ms = 0
+        self._logged: dict[str, Decision] = {}
         self._consumer = log.consumer(MONITOR, [FEEDBACK])
         self._assignment: frozenset[TopicPartition] = frozenset()
         self._ahead = False
@@ -83,16 +85,19 @@ class MonitorRole:
         self._entries: dict[bytes, GenerationStatistics] = {}
         self._watched: set[str] = set()
         self._pending: list[Alarm] = []
-        self.ledger = GenerationLedger({name: point.reward.range for name, point in self._points.items()})
+        self.ledger = GenerationLedger({name: reward_range(point) for name, point in self._points.items()})
         state = _read_state(self._log)
         self.ledger.restore(entry for entry in _statistics(state) if entry.decision_point in self._points)
         self.monitors = {name: self._monitor(name, point, state) for name, point in self._points.items()}
 
-    def _monitor(self, name: str, point: DecisionPointConfig, state: Mapping[bytes, Record]) -> PointWatch:
+    def _monitor(self, name: str, point: Deciding, state: Mapping[bytes, Record]) -> PointWatch:
         saved = saved_watch(state, name)
-        monitors = point.monitors
-        window: TrainingWindow = lambda generation: training_window(self._log, name, generation, monitors.warm_up)  # noqa: E731
-        settings = (name, point.reward.range, monitors, context_columns(point), self._audit, window)
+        monitors, bounds = point.monitors, reward_range(point)
+
+        def window(generation: int) -> list[Feedback]:
+            return [watched(f, bounds) for f in training_window(self._log, name, generation, monitors.warm_up)]
+
+        settings = (name, bounds, monitors, context_columns(point), self._audited, window)
         if saved is not None:
             try:
                 return PointWatch.load(saved, *settings)
@@ -148,7 +153,14 @@ class MonitorRole:
 
     def _watch(self, name: str, entries: list[Feedback]) -> None:
         self._watched.add(name)
-        self._pending += self.monitors[name].update_many(entries)
+        bounds = reward_range(self._points[name])
+        self._logged = {entry.decision.decision_id: entry.decision for entry in entries}
+        self._pending += self.monitors[name].update_many([watched(entry, bounds) for entry in entries])
+        self._logged = {}
+
+    def _audited(self, decision: Decision) -> str | None:
+        """Recompute a decision as it was logged, not as the monitors see it."""
+        return self._audit(self._logged.get(decision.decision_id, decision))
 
     def commit(self) -> None:
         """Write alarms, state and offsets in one transaction; on ``LogError`` nothing of it is written."""
@@ -194,12 +206,18 @@ class MonitorRole:
         self._consumer.close()
 
 
-def context_columns(point: DecisionPointConfig) -> ContextColumns:
+def context_columns(point: Deciding) -> ContextColumns | UserColumns:
     """Return what takes the features of a decision point out of decisions, as its monitors want them."""
-    return ContextColumns(point, point.monitors.features.vector_components)
+    most = point.monitors.features.vector_components
+    return UserColumns(point, most) if isinstance(point, RecommenderConfig) else ContextColumns(point, most)
 
 
-def read_watch(log: Log, name: str, point: DecisionPointConfig) -> PointWatch | None:
+def reward_range(point: Deciding) -> tuple[float, float]:
+    """Return the range in which monitors see the reward of a decision, or of a list."""
+    return point.reward_range if isinstance(point, RecommenderConfig) else point.reward.range
+
+
+def read_watch(log: Log, name: str, point: Deciding) -> PointWatch | None:
     """Return the monitors of a decision point as they were committed last; ``None`` before the first time.
 
     Raises ``SnapshotError`` where they are damaged.
@@ -207,7 +225,7 @@ def read_watch(log: Log, name: str, point: DecisionPointConfig) -> PointWatch | 
     saved = saved_watch(_read_state(log), name)
     if saved is None:
         return None
-    return PointWatch.load(saved, name, point.reward.range, point.monitors, context_columns(point))
+    return PointWatch.load(saved, name, reward_range(point), point.monitors, context_columns(point))
 
 
 def _parts(name: str, data: bytes) -> dict[bytes, bytes]:

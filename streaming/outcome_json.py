@@ -17,13 +17,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from engine.records import Outcome
-from engine.serving.service import MAX_ID_LENGTH
+from engine.records import MAX_ID_LENGTH, Outcome
 
 #: Whole numbers of JSON that every program reads alike (RFC 7493).
 _MAX_INTEGER = 2**53 - 1
 #: What the join takes as a reward.
 _MAX_VALUE = 1e100
+_MAX_SLOT = 2**31 - 1
 _RFC3339 = re.compile(
     r"^(19[7-9][0-9]|[2-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
     r"[Tt]([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
@@ -72,6 +72,14 @@ class OutcomeJson(BaseModel):
     time_ms: Annotated[int, BeforeValidator(_whole)] = Field(
         0, ge=0, le=_MAX_INTEGER, description="when it happened, milliseconds since 1970-01-01 UTC"
     )
+    task: Id = Field("", description="of a recommender: what happened, one of its tasks")
+    item: Id = Field("", description="of a recommender: id of the item of the list that it happened to")
+    slot: Annotated[int, BeforeValidator(_whole)] = Field(
+        -1,
+        ge=0,
+        le=_MAX_SLOT,
+        description="of a recommender: slot of that item, counted from 0; item or slot is enough",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,6 +96,9 @@ class OutcomeJson(BaseModel):
             outcome_id=self.outcome_id,
             time_ms=_milliseconds(self.time) if self.time else self.time_ms,
             value=self.value,
+            task=self.task,
+            item=self.item,
+            slot=self.slot if "slot" in self.model_fields_set else None,
         )
 
 

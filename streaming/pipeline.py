@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from engine.errors import LogError
+from engine.recommender.store import RecommenderStore
 from engine.records import JoinAccounting
 from engine.store import PolicyStore
 from monitoring.metrics import PipelineMetrics
@@ -16,14 +17,17 @@ from monitoring.role_metrics import JoinCollector, JoinMemberCollector
 from streaming.archive import ArchiveRole
 from streaming.auditing import PolicyAudit
 from streaming.config import Config
+from streaming.counting import JoinReward
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.learner import LearnerRole
+from streaming.list_publisher import ListPublisher
 from streaming.log import Log
 from streaming.loop import Role
 from streaming.monitor import MonitorRole
 from streaming.retrainer import RetrainerRole, launcher, tagger
 from streaming.role_process import Housekeeper, RoleProcess
 from streaming.serve import now_ms
+from streaming.slate_reward import SlateReward
 from training.archive import ArchiveReader
 
 #: How long feedback waits at most before it is archived: a retraining after an alarm needs it soon.
@@ -34,7 +38,8 @@ class _Join:
     """Makes this process's member of the join, and shows what it tells of itself."""
 
     def __init__(self, config: Config, clock: Callable[[], int], registry: CollectorRegistry) -> None:
-        self._points = {name: point.reward for name, point in config.points().items()}
+        self._points: dict[str, JoinReward] = {name: point.reward for name, point in config.points().items()}
+        self._points |= {name: SlateReward(recommender) for name, recommender in config.lists().items()}
         self._clock = clock
         self._swap = config.data_dir / "join"
         self._member: JoinerRole | None = None
@@ -96,7 +101,7 @@ class Pipeline(RoleProcess):
         self.monitor: MonitorRole | None = None
         self.archive: ArchiveRole | None = None
         self._audit = PolicyAudit(PolicyStore(config.policy_dir))
-        self.observed = PipelineMetrics(registry, self._points)
+        self.observed = PipelineMetrics(registry, config.deciding)
         self._book: Mapping[str, JoinAccounting] = {}
         makers: dict[str, Callable[[Log], Role]] = {
             "learner": self._learn,
@@ -105,6 +110,8 @@ class Pipeline(RoleProcess):
             "retrainer": partial(self._retrain, config_path),
             "housekeeper": lambda _log: Housekeeper(self._observe, self.look_on),
         }
+        if config.recommenders:
+            makers["publisher"] = self._publish
         if join:
             makers = {"join": _Join(config, clock, registry), **makers}
         super().__init__(config, makers, clock, registry, config.metrics.pipeline_port)
@@ -115,11 +122,16 @@ class Pipeline(RoleProcess):
         self.learner = LearnerRole(log, self._points, store, self._config.data_dir / "learner", self._clock)
         return self.learner
 
+    def _publish(self, log: Log) -> Role:
+        config = self._config
+        store = RecommenderStore(config.policy_dir)
+        return ListPublisher(log, config.lists(), store, config.catalogue_dir, self._clock)
+
     def _monitor(self, log: Log) -> Role:
         observed = self.observed
         self.monitor = MonitorRole(
             log,
-            self._config.decision_points,
+            self._config.deciding,
             self._clock,
             observed.observe_alarm,
             observed.observe_reward,
@@ -130,22 +142,27 @@ class Pipeline(RoleProcess):
     def _archive(self, log: Log) -> Role:
         config = self._config
         # Feedback outlives the log where a retraining looks back further.
-        kept_ms = max(config.log.retention, *(p.retraining.window for p in config.decision_points.values()))
+        kept_ms = max(config.log.retention, *(p.retraining.window for p in config.deciding.values()))
         self.archive = ArchiveRole(
-            log, config.archive_dir, self._points, self._clock, max_age_ms=ARCHIVE_AGE_MS, retention_ms=kept_ms
+            log,
+            config.archive_dir,
+            {**self._points, **config.lists()},
+            self._clock,
+            max_age_ms=ARCHIVE_AGE_MS,
+            retention_ms=kept_ms,
         )
         return self.archive
 
     def _retrain(self, config_path: Path, log: Log) -> Role:
         archive = ArchiveReader(self._config.archive_dir)
         return RetrainerRole(
-            log, self._config.decision_points, archive, launcher(config_path), self._clock, tagger(config_path)
+            log, self._config.deciding, archive, launcher(config_path), self._clock, tagger(config_path)
         )
 
     def _observe(self) -> None:
         """Bring the metrics of the roles in this process up to date."""
         metrics = self.observed
-        for point in self._points:
+        for point in self._config.deciding:
             if self.learner is not None:
                 self.count(metrics.learned.labels(point), self.learner.learned[point])
                 if point in self.learner.last_learned_ms:
@@ -169,7 +186,7 @@ class Pipeline(RoleProcess):
         A scrape must not wait for the log. Where the book cannot be read there is none; ``leeway_role_up`` tells why.
         """
         try:
-            self._book = {point: JoinAccounting() for point in self._points} | read_accounting(onlooker)
+            self._book = {point: JoinAccounting() for point in self._config.deciding} | read_accounting(onlooker)
         except LogError:
             self._book = {}
             raise

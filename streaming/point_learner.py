@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.errors import InvalidRequest
 from engine.features import Encoder, Float32
-from engine.oracles import DiscountingLearner, Learner, learn_events, make_learner
+from engine.oracles import BackgroundLearner, DiscountingLearner, Learner, Worker, learn_events, make_learner
+from engine.oracles.background import AT_ONCE
 from engine.oracles.events import EventLearner, Events
 from engine.policy import Policy, initial_policy
 from engine.records import (
@@ -63,6 +64,8 @@ class PointLearner:
         Feedback of decisions up to this time is part of the statistics already.
     exploring
         Feedbacks for which the exploration of an alarm still lasts.
+    worker
+        Who fits what is fitted now and then, while it goes on to learn; nobody else by default.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class PointLearner:
         learner: Learner | UCRL2Learner | None,
         after_ms: int = 0,
         exploring: int = 0,
+        worker: Worker = AT_ONCE,
     ) -> None:
         self.name = name
         self.point = point
         self.policy = policy
-        self.learner = learner
+        self._worker = worker
+        self.learner = self._at_work(learner)
         self.after_ms = after_ms
         self.exploring = exploring
         self._encoder = Encoder(point)
@@ -87,9 +92,23 @@ class PointLearner:
         self._published_ms = policy.created_ms
 
     @classmethod
-    def fresh(cls, name: str, point: DecisionPoint, now_ms: int, generation: int = 0) -> PointLearner:
+    def fresh(
+        cls, name: str, point: DecisionPoint, now_ms: int, generation: int = 0, worker: Worker = AT_ONCE
+    ) -> PointLearner:
         """Start with nothing learned."""
-        return cls(name, point, initial_policy(name, point, now_ms, generation), new_learner(point))
+        return cls(name, point, initial_policy(name, point, now_ms, generation), new_learner(point), worker=worker)
+
+    def _at_work(self, learner: Learner | UCRL2Learner | None) -> Learner | UCRL2Learner | None:
+        """Return a learner whose work in the background is the worker's."""
+        if isinstance(learner, BackgroundLearner):
+            learner.work_in(self._worker)
+        return learner
+
+    def settle(self) -> bool:
+        """Take over what was fitted in the background, and say whether anything was; raises what the fitting raised."""
+        settled = isinstance(self.learner, BackgroundLearner) and self.learner.settle()
+        self._dirty |= settled
+        return settled
 
     def learn(self, batch: Sequence[tuple[Record, Feedback]]) -> int:
         """Learn from feedback and return how many of it could be used; what does not fit the schema is passed over."""
@@ -168,7 +187,7 @@ class PointLearner:
                 self._forget()
 
     def _forget(self) -> None:
-        self.learner = new_learner(self.point)
+        self.learner = self._at_work(new_learner(self.point))
         self._dirty = True
         self._served = 0
 
@@ -224,7 +243,7 @@ class PointLearner:
     def promote(self, policy: Policy, learner: Learner | None, after_ms: int, now_ms: int) -> None:
         """Go on from a promoted generation."""
         self.policy = policy
-        self.learner = learner
+        self.learner = self._at_work(learner)
         self.after_ms = after_ms
         self.exploring = 0
         # The statistics have seen the held-back feedback too, which the policy, as it was judged, has not.

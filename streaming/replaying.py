@@ -9,6 +9,9 @@ from google.protobuf.message import DecodeError
 
 from engine.errors import SnapshotError
 from engine.policy import Policy
+from engine.recommender.policy import RecommenderPolicy
+from engine.recommender.replay import slate_mismatch
+from engine.recommender.store import RecommenderStore
 from engine.records import Decision
 from engine.replay import mismatch
 from engine.store import PolicyStore
@@ -31,18 +34,26 @@ class ReplayResult:
 
 
 class _Policies:
-    def __init__(self, store: PolicyStore) -> None:
-        self._store = store
-        self._loaded: dict[tuple[str, str], Policy | str] = {}
+    def __init__(self, directory: Path) -> None:
+        self._points = PolicyStore(directory)
+        self._lists = RecommenderStore(directory)
+        self._loaded: dict[tuple[str, str, bool], Policy | RecommenderPolicy | str] = {}
 
-    def get(self, point: str, version: str) -> Policy | str:
+    def difference(self, decision: Decision) -> str:
+        """Return what differs between a logged decision and its recomputation, or why that cannot be done."""
+        policy = self._get(decision.decision_point, decision.policy_version, decision.HasField("slate"))
+        if isinstance(policy, str):
+            return policy
+        return mismatch(decision, policy) if isinstance(policy, Policy) else slate_mismatch(decision, policy)
+
+    def _get(self, point: str, version: str, is_list: bool) -> Policy | RecommenderPolicy | str:
         """Return a policy, or why it cannot be had."""
-        key = (point, version)
+        key = (point, version, is_list)
         if key not in self._loaded:
             if len(self._loaded) >= CACHED:
                 self._loaded.pop(next(iter(self._loaded)))
             try:
-                self._loaded[key] = self._store.load(point, version)
+                self._loaded[key] = (self._lists if is_list else self._points).load(point, version)
             except SnapshotError as error:
                 self._loaded[key] = str(error)
         return self._loaded[key]
@@ -51,7 +62,7 @@ class _Policies:
 def replay_log(log: Log, policy_dir: Path, decision_id: str | None = None) -> ReplayResult:
     """Recompute all logged decisions, or one. A record that is no decision is the join's business and skipped."""
     result = ReplayResult()
-    policies = _Policies(PolicyStore(policy_dir))
+    policies = _Policies(policy_dir)
     for partition in log.ends(DECISIONS):
         start = 0
         while records := log.read(DECISIONS, partition, start):
@@ -64,8 +75,7 @@ def replay_log(log: Log, policy_dir: Path, decision_id: str | None = None) -> Re
                 except DecodeError:
                     continue
                 result.decisions += 1
-                policy = policies.get(decision.decision_point, decision.policy_version)
-                difference = policy if isinstance(policy, str) else mismatch(decision, policy)
+                difference = policies.difference(decision)
                 if difference:
                     result.mismatches += 1
                     if len(result.examples) < EXAMPLES:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from engine.records import Acknowledgement, Alarm, Generation
-from streaming.config import DecisionPointConfig
+from streaming.config import Deciding
 from streaming.holds import Holds
 from streaming.intake import parsed
 from streaming.log import Log
@@ -87,7 +87,7 @@ class RetrainerRole:
     def __init__(
         self,
         log: Log,
-        points: Mapping[str, DecisionPointConfig],
+        points: Mapping[str, Deciding],
         archive: ArchiveReader,
         launch: Launch,
         clock: Callable[[], int],

@@ -8,8 +8,10 @@ from typing import Literal
 from engine import __version__
 from engine.config import UCRL2OracleConfig
 from engine.errors import ConfigError
+from engine.recommender.store import RecommenderStore
 from engine.records import Generation
 from engine.store import PolicyStore
+from streaming.catalogues import catalogue_path, read_catalogue
 from streaming.config import Config
 from streaming.holds import read_holds
 from streaming.log import Log, Message
@@ -62,7 +64,9 @@ def retrain_point(
     dry_run: bool,
     progress: Callable[[str], None],
 ) -> Outcome:
-    """Retrain one decision point now; see ``training.pipeline.retrain``."""
+    """Retrain one decision point, or recommender, now; see ``training.pipeline.retrain``."""
+    if name in config.recommenders:
+        return _retrain_lists(config, name, reason=reason, since_ms=since_ms, dry_run=dry_run, progress=progress)
     point = config.decision_points[name]
     if isinstance(point.policy.oracle, UCRL2OracleConfig):
         raise ConfigError(
@@ -85,6 +89,48 @@ def retrain_point(
             store=PolicyStore(config.policy_dir),
             registry=open_registry(config),
             ledger=LogLedger(log),
+            now_ms=now_ms(),
+            progress=progress,
+            hold=lambda: read_holds(log).words(name),
+        )
+    finally:
+        log.close()
+
+
+def _retrain_lists(
+    config: Config,
+    name: str,
+    *,
+    reason: Literal["drift", "schedule", "manual"],
+    since_ms: int | None,
+    dry_run: bool,
+    progress: Callable[[str], None],
+) -> Outcome:
+    # Training brings JAX, which a decision point does not need.
+    from training.day_pass import elbo_tds_pass
+    from training.list_pipeline import ListRetrainJob, retrain_lists
+
+    settings = config.recommenders[name]
+    recommender = settings.engine()
+    log = open_log(config)
+    try:
+        return retrain_lists(
+            ListRetrainJob(
+                name=name,
+                recommender=recommender,
+                config=settings.retraining,
+                data_dir=config.data_dir,
+                catalogue=read_catalogue(catalogue_path(config.catalogue_dir, name), recommender),
+                reason=reason,
+                since_ms=since_ms,
+                dry_run=dry_run,
+                code_version=__version__,
+            ),
+            archive=ArchiveReader(config.archive_dir),
+            store=RecommenderStore(config.policy_dir),
+            registry=open_registry(config),
+            ledger=LogLedger(log),
+            trainer=elbo_tds_pass,
             now_ms=now_ms(),
             progress=progress,
             hold=lambda: read_holds(log).words(name),

@@ -38,17 +38,25 @@ def feedback(decision: bytes, time_ms: int, outcomes: Sequence[tuple[int, float]
         last_ms, reward = outcomes[0]
         rest = Feedback(reward=reward, outcomes=1, reward_time_ms=last_ms)
     elif outcomes:
-        reward, last_ms = aggregate(outcomes, config), max(outcomes)[0]
+        reward, last_ms = aggregate(outcomes, config.aggregation), max(outcomes)[0]
         rest = Feedback(reward=reward, outcomes=len(outcomes), reward_time_ms=last_ms)
     else:
         rest = Feedback(reward=config.default, defaulted=True, reward_time_ms=time_ms + config.window)
+    return with_decision(decision, rest)
+
+
+def with_decision(decision: bytes, rest: Feedback) -> bytes:
+    """Return a feedback, serialised, of a serialised decision and all that is beside it."""
     return b"".join((_prefix(len(decision)), decision, rest.SerializeToString()))
 
 
-def aggregate(outcomes: Sequence[tuple[int, float]], config: RewardConfig) -> float:
-    """Return the reward that outcomes (time and value, in the order of the log; one at least) make together."""
+def aggregate(outcomes: Sequence[tuple[int, float]], aggregation: str) -> float:
+    """Return the reward that outcomes (time and value, in the order of the log; one at least) make together.
+
+    ``aggregation`` is that of ``RewardConfig``.
+    """
     values = [value for _, value in outcomes]
-    match config.aggregation:
+    match aggregation:
         case "first":
             return values[0]
         case "last":  # of equal times the later one in the log
@@ -59,7 +67,7 @@ def aggregate(outcomes: Sequence[tuple[int, float]], config: RewardConfig) -> fl
             return min(values)
         case "max":
             return max(values)
-        case "mean":
+        case _:
             mean = math.fsum(values) / len(values)
             return min(max(mean, min(values)), max(values))  # rounding could leave the declared range
 

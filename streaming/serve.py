@@ -7,12 +7,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
+from engine.config import Recommender
 from engine.errors import SnapshotError
 from engine.policy import Policy, initial_policy
+from engine.recommender.policy import RecommenderPolicy, initial_recommender
+from engine.recommender.store import RecommenderStore
 from engine.records import Decision, fallback_name
 from engine.serving.admin import AdminServicer
 from engine.serving.seams import Observer
@@ -23,6 +27,7 @@ from engine.serving.watcher import PolicyWatcher
 from engine.store import PolicyStore
 from monitoring.exposition import serve_metrics
 from monitoring.metrics import ServingMetrics
+from streaming.catalogues import catalogue_path, read_catalogue
 from streaming.config import Config
 from streaming.role_process import calm_collector
 from streaming.serving_log import open_serving_log
@@ -88,7 +93,8 @@ class ServingProcess:
         self._config = config
         self._registry = CollectorRegistry()
         points = config.points()
-        metrics = ServingMetrics(self._registry, list(points))
+        lists = config.lists()
+        metrics = ServingMetrics(self._registry, [*points, *lists])
         observer = MetricsObserver(metrics)
         self._log = open_serving_log(config, metrics, clock)
         metrics.log_queue.set_function(lambda: self._log.recorder.depth)
@@ -100,12 +106,13 @@ class ServingProcess:
             observer,
             config.serving.idempotency_cache,
             answer_unrecorded=self._log.answers_unrecorded,
+            recommenders={name: (lists[name], self._first_lists(name, lists[name], clock())) for name in lists},
         )
         # A client whose answer was lost in a crash retries: it must get the answer that is in the log.
         self._log.recall(config.serving.idempotency_cache, self._remember)
         admin = AdminServicer(self.service, self._store, self._log.insight, clock())
         servicer = LeewayServicer(self.service, config.serving, observer, clock)
-        self._server = Server(config.serving, servicer, admin, list(points))
+        self._server = Server(config.serving, servicer, admin, [*points, *lists])
         self._watcher = PolicyWatcher(self.service, self._store, observer, config.serving.swap_interval / 1_000.0)
         self.port = 0
         self.metrics_port = 0
@@ -115,6 +122,17 @@ class ServingProcess:
         policy = initial_policy(name, self._config.points()[name], at_ms)
         try:
             self._store.save(policy)  # decisions will name it, and replay must find it
+        except SnapshotError as error:
+            logger.error("%s", error)
+        return policy
+
+    def _first_lists(self, name: str, recommender: Recommender, at_ms: int) -> RecommenderPolicy:
+        """Return what recommends until the watcher has looked: every list is as likely as any other."""
+        policy = initial_recommender(name, recommender, at_ms)
+        try:
+            catalogue = read_catalogue(catalogue_path(self._config.catalogue_dir, name), recommender)
+            policy = replace(policy, catalogue=catalogue)
+            RecommenderStore(self._config.policy_dir).save(policy)
         except SnapshotError as error:
             logger.error("%s", error)
         return policy

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from engine.config import WRITTEN, DecisionPoint, PolicyConfig
 from engine.errors import ConfigError, LeewayError
-from engine.policy import OracleFailure
 from streaming.config import load_config
 from streaming.options import DEFAULT_CONFIG, USAGE, actionable, fail, print_json
 from training.config import LightGBMConfig
@@ -167,6 +166,7 @@ class _Simulation:
 
     def run(self) -> None:
         """Play every seed, and tell."""
+        from engine.policy import OracleFailure
         from training.simulation.run import run_log, run_world, summary
 
         one: Callable[[int, Callable[[int], None]], Any]

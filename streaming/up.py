@@ -16,8 +16,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from engine.atomic_file import write_atomically
 from engine.errors import ConfigError, LeewayError
-from engine.store import write_atomically
 from streaming.config import Config
 
 logger = logging.getLogger(__name__)

@@ -46,7 +46,7 @@ def message_of(record: Decision | Outcome) -> Message:
         topic, headers = DECISIONS, _headers(_DECISION, decision_id, point, time_ms)
     else:
         # Without an id, two outcomes of one time and value are one to the join, and so are their events.
-        outcome_id = record.outcome_id or f"{time_ms}:{record.value!r}"
+        outcome_id = record.outcome_id or f"{time_ms}:{record.value!r}{_place(record)}"
         topic, headers = OUTCOMES, _headers(_OUTCOME, f"{decision_id}/{outcome_id}", point, time_ms)
     return Message(topic, decision_id.encode(), record.SerializeToString(), time_ms, headers)
 
@@ -109,6 +109,12 @@ def read_outcome(record: Record) -> Outcome:
     outcome = read(value, record.key)
     _check_key(record, outcome.decision_id)
     return outcome
+
+
+def _place(outcome: Outcome) -> str:
+    """Return what tells outcomes of one list from each other; empty for those of a decision without slots."""
+    slot = str(outcome.slot) if outcome.HasField("slot") else ""
+    return f":{outcome.task}:{outcome.item}:{slot}" if outcome.task or outcome.item or slot else ""
 
 
 def _headers(kind: Header, event_id: str, decision_point: str, time_ms: int) -> tuple[Header, ...]:

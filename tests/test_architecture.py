@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -133,3 +135,22 @@ def test_a_path_of_a_machine_would_be_found() -> None:
         assert MACHINE_PATH.search(line), line
     for line in ("/work/{id}", "https://example.org/home/page", "$HOME/tmp/x", "a/tmp/b", "/var/lib/leeway"):
         assert not MACHINE_PATH.search(line), line
+
+
+def test_the_command_line_answers_without_what_takes_long_to_import() -> None:
+    slow = ("engine.policy", "lightgbm", "matplotlib", "mlflow", "numba", "pandas", "pyarrow", "scipy", "sklearn")
+    program = (
+        "import sys\n"
+        "from streaming.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        f"print('imported:', [name for name in {slow} if name in sys.modules])\n"
+    )
+    child = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert child.stdout.splitlines()[-1] == "imported: []"
+
+
+def test_inner_loops_are_compiled_in_one_way() -> None:
+    """Where a cache cannot be written ``njit(cache=True)`` raises, and the module could not be imported."""
+    own = {ROOT / "engine" / "compiled.py", ROOT / "monitoring" / "compiled.py"}
+    others = [path for path in PRODUCT if path not in own and re.search(r"\bn?jit\b", path.read_text())]
+    assert others == []

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from engine.config import Milliseconds, Model
+from training.elbo_tds.config import ElboTdsConfig
 
 #: ``configured``: what ``policy.oracle`` says.
 OracleName = Literal["configured", "linear", "lightgbm"]
@@ -40,19 +41,24 @@ class LightGBMConfig(Model):
     min_child: int = Field(10, ge=1, description="fewest feedbacks in a leaf")
 
 
-class RetrainingConfig(Model):
-    """When a decision point is retrained, on what, and by which oracles."""
+class ScheduleConfig(Model):
+    """When something is retrained, and on what."""
 
     enabled: bool = True
     on_drift: bool = Field(True, description="an alarm that calls for retraining asks for it")
     every: Annotated[Milliseconds, Field(gt=0)] | None = Field(None, description="also on this schedule")
     window: Milliseconds = Field(2_592_000_000, gt=0, description="how far back to go when no change is known")
-    max_rows: int | None = Field(None, ge=1, description="use the newest of the window alone")
     min_events: int = Field(1_000, ge=2, description="feedbacks since the change before a policy is trained")
     hold_back: float = Field(0.25, gt=0.0, lt=1.0, description="share of the newest feedback kept for the gate")
     retry_growth: float = Field(
         1.5, gt=1.0, allow_inf_nan=False, description="after a failed attempt, wait for this many times its feedbacks"
     )
+
+
+class RetrainingConfig(ScheduleConfig):
+    """When a decision point is retrained, on what, and by which oracles."""
+
+    max_rows: int | None = Field(None, ge=1, description="use the newest of the window alone")
     oracles: tuple[OracleName, ...] = Field(("configured", "lightgbm"), min_length=1)
     seed: int = Field(0, ge=0, description="of every random choice in training")
     gate: GateConfig = GateConfig()
@@ -64,6 +70,26 @@ class RetrainingConfig(Model):
         if len(set(oracles)) < len(oracles):
             raise ValueError(f"oracles {list(oracles)} name one twice; list each once")
         return oracles
+
+
+class RecommenderRetrainingConfig(ScheduleConfig):
+    """When a recommender is retrained, how, and what its lists must show before they are served."""
+
+    every: Annotated[Milliseconds, Field(gt=0)] | None = Field(
+        86_400_000, description="on this schedule; null: on alarms"
+    )
+    estimator: Literal["slate_independent", "slate_independent_sn", "slate_cascade"] = Field(
+        "slate_independent_sn", description="what the gate judges by: see docs/recommender.md"
+    )
+    gate: GateConfig = GateConfig()
+    elbo_tds: ElboTdsConfig = ElboTdsConfig()
+    p_after_drift: float = Field(
+        0.4,
+        ge=0,
+        lt=1,
+        description="in place of elbo_tds.augmentation.p in a day pass that an alarm asked for, where it is greater: "
+        "the next days may shift further",
+    )
 
 
 class RegistryConfig(Model):

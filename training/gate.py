@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.config import GateConfig
-from training.evaluation import ESTIMATORS, Interval, difference
+from training.evaluation import ESTIMATORS, Interval, SlateEstimator, difference, mean_interval
+from training.evaluation.lists import ListEvaluation
 from training.evaluation.policy import PolicyEvaluation
 
 #: The judge. Unbiased with logged propensities, and of less variance than the weights alone.
@@ -123,7 +124,11 @@ def _rows(candidate: PolicyEvaluation, config: GateConfig) -> Check:
 
 
 def _effective_sample_size(candidate: PolicyEvaluation, config: GateConfig) -> Check:
-    size, least = candidate.estimates[ESTIMATOR.name].effective_sample_size, config.min_effective_sample_size
+    return _size(candidate.estimates[ESTIMATOR.name].effective_sample_size, config)
+
+
+def _size(size: float, config: GateConfig) -> Check:
+    least = config.min_effective_sample_size
     return Check(
         "effective_sample_size",
         size >= least,
@@ -134,7 +139,7 @@ def _effective_sample_size(candidate: PolicyEvaluation, config: GateConfig) -> C
     )
 
 
-def _support(candidate: PolicyEvaluation, config: GateConfig) -> Check:
+def _support(candidate: PolicyEvaluation | ListEvaluation, config: GateConfig) -> Check:
     share, most = candidate.unsupported, config.max_unsupported
     return Check(
         "support",
@@ -146,7 +151,7 @@ def _support(candidate: PolicyEvaluation, config: GateConfig) -> Check:
     )
 
 
-def _propensities(candidate: PolicyEvaluation) -> Check:
+def _propensities(candidate: PolicyEvaluation | ListEvaluation) -> Check:
     test = candidate.weights
     return Check(
         "propensities",
@@ -162,6 +167,10 @@ def _propensities(candidate: PolicyEvaluation) -> Check:
 def _calibration(candidate: PolicyEvaluation, reward_range: tuple[float, float]) -> Check:
     observed = float(candidate.rows.reward.mean())
     predicted = observed if candidate.predicted is None else float(candidate.predicted.mean())
+    return _calibrated(observed, predicted, reward_range)
+
+
+def _calibrated(observed: float, predicted: float, reward_range: tuple[float, float]) -> Check:
     most = MAX_CALIBRATION_ERROR * (reward_range[1] - reward_range[0])
     return Check(
         "calibration",
@@ -171,6 +180,38 @@ def _calibration(candidate: PolicyEvaluation, reward_range: tuple[float, float])
         f"predicted mean reward {predicted:.4f} of the actions taken, observed {observed:.4f}: "
         f"{abs(predicted - observed):.4f} apart, at most {most:g} allowed",
     )
+
+
+def judge_lists(
+    candidate: ListEvaluation, champion: ListEvaluation, config: GateConfig, estimator: SlateEstimator
+) -> Verdict:
+    """Judge a recommender's candidate against its champion on the same held-back lists.
+
+    Parameters
+    ----------
+    candidate, champion
+        Their evaluations.
+    config
+        The conditions; ``confidence`` is one-sided.
+    estimator
+        The judge.
+    """
+    lists, confidence = candidate.lists, config.confidence
+    gain = mean_interval(estimator.contributions(lists) - estimator.contributions(champion.lists), confidence)
+    n, size = len(lists), candidate.effective_sample_sizes[estimator.name]
+    support, difference_ = _support(candidate, config), _better(gain, confidence, config)
+    checks = (
+        Check(
+            "rows", n >= config.min_events, n, config.min_events,
+            f"{n} held-back lists of at least {config.min_events} (gate.min_events)",
+        ),
+        _size(size, config),
+        support,
+        _propensities(candidate),
+        _calibrated(candidate.observed, candidate.predicted, candidate.reward_range),
+        difference_,
+    )  # fmt: skip
+    return Verdict(checks, gain, confidence)
 
 
 def _better(gain: Interval, confidence: float, config: GateConfig) -> Check:

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from engine.config import DecisionPoint
 from engine.oracles import Learner
 from engine.policy import Policy
+from engine.recommender.policy import RecommenderPolicy
 from engine.records import Generation
 from training.config import RetrainingConfig
 from training.evaluation import Estimate
@@ -104,6 +105,8 @@ class Outcome:
     policy, learner
         The best candidate and, if its oracle learns online, the statistics that it was made of; once it is promoted
         they include the held-back part too, and online learning goes on from them.
+    recommender
+        In place of ``policy``, the candidate of a recommender.
     generation
         The entry for the ledger.
     run_id, registry_version
@@ -120,6 +123,7 @@ class Outcome:
     estimates: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     verdict: Verdict | None = None
     policy: Policy | None = None
+    recommender: RecommenderPolicy | None = None
     learner: Learner | None = None
     generation: Generation | None = None
     run_id: str | None = None
@@ -128,7 +132,7 @@ class Outcome:
 
     def report(self) -> dict[str, object]:
         """Return it as plain JSON values."""
-        verdict = self.verdict
+        verdict, made = self.verdict, self.policy or self.recommender
         outcome = "nothing_to_do" if self.done_before else self.exit_code.name.lower()
         return {
             "exit_code": int(self.exit_code),
@@ -137,7 +141,7 @@ class Outcome:
             "rows": self.rows,
             "held_back": self.held_back,
             "champion": self.champion,
-            "policy_version": None if self.policy is None else self.policy.version,
+            "policy_version": None if made is None else made.version,
             "generation": None if self.generation is None else self.generation.generation,
             "estimates": {
                 policy: {name: asdict(estimate) for name, estimate in found.items()}

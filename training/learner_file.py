@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.atomic_file import write_atomically
 from engine.errors import SnapshotError
 from engine.oracles import STORED, Learner
 from engine.oracles.nested import read_text, text
-from engine.store import PolicyStore, write_atomically
+from engine.store import PolicyStore
 
 
 def learner_path(store: PolicyStore, point: str, version: str) -> Path:

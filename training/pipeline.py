@@ -37,9 +37,9 @@ from training.run_log import CHAMPION, RunLog
 Progress = Callable[[str], None]
 Hold = Callable[[], str | None]
 
-_WORK_TAG = "work"
-_VERSION_TAG = "policy_version"
-_GENERATION_TAG = "ledger_entry"
+WORK_TAG = "work"
+VERSION_TAG = "policy_version"
+GENERATION_TAG = "ledger_entry"
 
 
 def retrain(
@@ -114,9 +114,9 @@ def reconcile(
     A champion of an earlier generation than the ledger's last is a rollback, and stays as it is.
     """
     champion = registry.champion(point)
-    if champion is None or _GENERATION_TAG not in champion.tags:
+    if champion is None or GENERATION_TAG not in champion.tags:
         return None
-    entry = _entry(champion.tags[_GENERATION_TAG], champion.version)
+    entry = ledger_entry(champion.tags[GENERATION_TAG], champion.version)
     if entry.generation <= _last_promoted(ledger, point):
         return None
     store.save(registry.load(champion))
@@ -223,11 +223,11 @@ class _Retraining:
 
     def _done(self, work: str) -> Outcome | None:
         """Return the outcome of the same work if it was brought to its end before."""
-        version = self.registry.find(self.job.name, _WORK_TAG, work)
+        version = self.registry.find(self.job.name, WORK_TAG, work)
         if version is None:
             return None
         entries = self.ledger.generations(self.job.name)
-        entry = next((e for e in reversed(entries) if e.policy_version == version.tags[_VERSION_TAG]), None)
+        entry = next((e for e in reversed(entries) if e.policy_version == version.tags[VERSION_TAG]), None)
         if entry is None:
             return None
         return Outcome(
@@ -318,9 +318,9 @@ class _Retraining:
                 save_learner(learner_path(self.store, name, policy.version), learner)
             self.store.save(policy)
         tags = {
-            _WORK_TAG: work,
-            _VERSION_TAG: policy.version,
-            _GENERATION_TAG: json_format.MessageToJson(entry, indent=None),
+            WORK_TAG: work,
+            VERSION_TAG: policy.version,
+            GENERATION_TAG: json_format.MessageToJson(entry, indent=None),
             "generation": policy.generation,
             "oracle": policy.oracle.kind,
             "gate": "passed" if verdict.promoted else "refused",
@@ -337,7 +337,8 @@ class _Retraining:
         return version
 
 
-def _entry(text: str, version: str) -> Generation:
+def ledger_entry(text: str, version: str) -> Generation:
+    """Return the entry of the ledger that a version's tag holds."""
     entry = json_format.Parse(text, Generation())
     entry.registry_version = version
     return entry

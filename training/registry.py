@@ -11,17 +11,19 @@ import importlib.metadata
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from engine.config import Feature, NumberFeature, TextFeature
 from engine.errors import RegistryError
 from engine.policy import Policy
-from engine.store import pack_policy, read_policy
+from engine.recommender.policy import RecommenderPolicy
+from engine.recommender.store import pack_recommender
+from engine.store import Versioned, pack_policy, read_policy
 from training.mlflow_import import mlflow
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 PREVIOUS = "previous"
 DIGEST_TAG = "policy_digest"
+
+P = TypeVar("P", bound=Versioned)
 
 _SQLITE = "sqlite:///"
 _POLICY_FILE = "policy.npz"
@@ -141,7 +145,9 @@ class Registry:
 
     # Versions
 
-    def register(self, policy: Policy, run_id: str, tags: Mapping[str, object]) -> RegisteredVersion:
+    def register(
+        self, policy: Policy | RecommenderPolicy, run_id: str, tags: Mapping[str, object]
+    ) -> RegisteredVersion:
         """Return the version that holds this policy, made now unless one with its digest is already there.
 
         The tags are written in either case.
@@ -196,16 +202,22 @@ class Registry:
             self._client.set_registered_model_alias(name, CHALLENGER, version)
 
     def load(self, version: RegisteredVersion) -> Policy:
-        """Return the policy of a version; raises ``SnapshotError`` if its file is damaged."""
+        """Return the policy of a version of a decision point; raises ``SnapshotError`` if its file is damaged."""
+        return self.fetch(version, read_policy)
+
+    def fetch(self, version: RegisteredVersion, read: Callable[[Path], P]) -> P:
+        """Return the policy of a version by what reads its file; raises ``SnapshotError`` if it is damaged."""
         with tempfile.TemporaryDirectory() as directory, self._asking(f"fetch model version {version.version}"):
             path = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"{version.source}/artifacts/{_POLICY_FILE}",
                 dst_path=directory,
                 tracking_uri=self.tracking_uri,
             )
-            return read_policy(Path(path))
+            return read(Path(path))
 
-    def _create_version(self, policy: Policy, run_id: str, tags: Mapping[str, str]) -> RegisteredVersion:
+    def _create_version(
+        self, policy: Policy | RecommenderPolicy, run_id: str, tags: Mapping[str, str]
+    ) -> RegisteredVersion:
         name = self.model_name(policy.name)
         with tempfile.TemporaryDirectory() as directory:
             _save_model(Path(directory) / "model", policy)
@@ -294,19 +306,24 @@ def _version(found: Any) -> RegisteredVersion:
     return RegisteredVersion(str(found.version), str(found.run_id), str(found.source), dict(found.tags))
 
 
-def _save_model(path: Path, policy: Policy) -> None:
+def _save_model(path: Path, policy: Policy | RecommenderPolicy) -> None:
     """Write the model folder that MLflow keeps: the policy file and the code that reads it."""
     file = path.with_name(_POLICY_FILE)
-    file.write_bytes(pack_policy(policy))
+    if isinstance(policy, Policy):
+        code, signature = "pyfunc_model.py", _signature(policy)
+        file.write_bytes(pack_policy(policy))
+    else:
+        code, signature = "pyfunc_recommender.py", _list_signature(policy)
+        file.write_bytes(pack_recommender(policy))
     with warnings.catch_warnings():
         # An example would be scored to infer what is given here: signature and requirements.
         warnings.filterwarnings("ignore", message=".*An input example was not provided")
         mlflow.pyfunc.save_model(
             str(path),
-            python_model=str(Path(__file__).with_name("pyfunc_model.py")),
+            python_model=str(Path(__file__).with_name(code)),
             artifacts={"policy": str(file)},
             pip_requirements=_requirements(),
-            signature=_signature(policy),
+            signature=signature,
         )
 
 
@@ -329,6 +346,24 @@ def _signature(policy: Policy) -> Any:
     for prefix, features in (("context_", schema.context), ("action_", schema.actions.features)):
         for name, feature in features.items():
             inputs.append(types.ColSpec(_column_type(feature), prefix + name, required=False))
+    return mlflow.models.ModelSignature(types.Schema(inputs), types.Schema([types.ColSpec("double", "score")]))
+
+
+def _list_signature(policy: RecommenderPolicy) -> Any:
+    """Return the columns that ``training.pyfunc_recommender`` reads; a field may be left out."""
+    types, data = mlflow.types, mlflow.types.schema
+    kinds = {
+        "number": types.DataType.double,
+        "category": types.DataType.string,
+        "history": data.Array(types.DataType.string),
+        "vector": data.Array(types.DataType.double),
+    }
+    recommender = policy.recommender
+    inputs = [
+        types.ColSpec(kinds[field.type], prefix + name, required=False)
+        for prefix, fields in (("user_", recommender.user), ("item_", recommender.item))
+        for name, field in fields.items()
+    ]
     return mlflow.models.ModelSignature(types.Schema(inputs), types.Schema([types.ColSpec("double", "score")]))
 
 

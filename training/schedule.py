@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.records import Alarm, Generation
-from training.config import RetrainingConfig
+from training.config import ScheduleConfig
 
 Reason = Literal["drift", "schedule"]
 
@@ -73,7 +73,7 @@ class RetrainScheduler:
         Where the schedule of a decision point counts from that was never trained.
     """
 
-    def __init__(self, points: Mapping[str, RetrainingConfig], started_ms: int) -> None:
+    def __init__(self, points: Mapping[str, ScheduleConfig], started_ms: int) -> None:
         self._points = points
         self._started_ms = started_ms
         self._states = {name: _PointState() for name in points}

@@ -51,6 +51,9 @@ class OnlineLinearConfig(_OnlineConfig):
     """First-order updates of hashed features, squared loss."""
 
     kind: Literal["online_linear"] = "online_linear"
+    start: Literal["low", "high"] = Field(
+        "low", description="end of the range of rewards that is expected of what was never tried; high: it gets tried"
+    )
 
 
 class OnlineLogisticConfig(_OnlineConfig):
@@ -148,23 +151,62 @@ Estimator = Literal[
     "DecisionTreeRegressor",
     "RandomForestRegressor",
     "ExtraTreesRegressor",
+    "HistGradientBoostingRegressor",
 ]
 #: scikit-learn regressors whose fitted form is arrays, which files can hold.
 ESTIMATORS: tuple[Estimator, ...] = get_args(Estimator)
 
 
+#: Those with ``partial_fit``, and the parameters with which they have none.
+_ONLINE: dict[Estimator, dict[str, object]] = {
+    "SGDRegressor": {"early_stopping": True},
+    "MLPRegressor": {"early_stopping": True, "solver": "lbfgs"},
+}
+
+
 class SklearnConfig(Model):
-    """A regressor of scikit-learn, fitted anew from the latest feedback now and then."""
+    """A regressor of scikit-learn: learns online if it can, else is fitted anew from the latest feedback."""
 
     kind: Literal["sklearn"] = "sklearn"
     estimator: Estimator
     parameters: dict[str, bool | int | float | str | tuple[int, ...] | None] = Field(
         {}, description="as the estimator's constructor takes them"
     )
-    memory: int = Field(20_000, ge=10, description="latest feedbacks that it is fitted on")
-    every: int = Field(500, ge=1, description="feedbacks from one fit to the next; longer while they are many")
+    memory: int = Field(20_000, ge=10, description="latest feedbacks that it is fitted on, if it is fitted anew")
+    every: int | None = Field(
+        None,
+        ge=1,
+        description="feedbacks from one fit (500; longer while they are many) or step online (20) to the next",
+    )
     max_actions: _MaxActions = Field(64, description="actions with an indicator column of their own")
     seed: int = Field(0, ge=0)
+
+    @property
+    def online(self) -> bool:
+        """Whether it learns online, by scikit-learn's ``partial_fit``."""
+        without = _ONLINE.get(self.estimator)
+        return without is not None and not any(self.parameters.get(name) == value for name, value in without.items())
+
+    @property
+    def steps(self) -> int:
+        """Feedbacks from one fit, or one step online, to the next."""
+        return self.every or (20 if self.online else 500)
+
+    @model_validator(mode="after")
+    def _storable(self) -> SklearnConfig:
+        if self.estimator == "HistGradientBoostingRegressor":
+            loss = self.parameters.get("loss", "squared_error")
+            if loss not in ("squared_error", "absolute_error", "quantile"):
+                raise ValueError(
+                    f"parameters.loss {loss!r}: its predictions are not a sum of leaves, which alone is stored; choose "
+                    "squared_error, absolute_error or quantile"
+                )
+            if "categorical_features" in self.parameters:
+                raise ValueError(
+                    "parameters.categorical_features: splits by categories are not stored; leave it out, actions and "
+                    "texts have columns of their own"
+                )
+        return self
 
     @property
     def gives(self) -> frozenset[Part]:

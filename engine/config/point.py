@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from engine.config.base import Milliseconds, Model, Name, Scale
 from engine.config.exploration import ExplorationConfig, SquareCBConfig
-from engine.config.oracle import LinearOracleConfig, OracleConfig, UCRL2OracleConfig
+from engine.config.oracle import LinearOracleConfig, OracleConfig, SklearnConfig, UCRL2OracleConfig
 from engine.hashing import text_bucket
 
 #: Most columns of a decision point: the linear oracle's statistics grow with their square.
@@ -99,7 +99,8 @@ class PolicyConfig(Model):
             raise ValueError(
                 f"learning {self.learning} makes a row of every action, and memory counts rows; choose plain or mtr"
             )
-        if kind in ("trees", "sklearn") and self.memory is not None:
+        refitted = kind == "trees" or (isinstance(self.oracle, SklearnConfig) and not self.oracle.online)
+        if refitted and self.memory is not None:
             raise ValueError(f"oracle.kind {kind} has a memory of its own; set oracle.memory, and leave out memory")
         needs = self.exploration.needs
         if not needs <= self.oracle.gives:

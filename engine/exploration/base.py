@@ -7,11 +7,14 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
 from engine.config import ExplorationConfig
-from engine.exploration.compiled import compiled
 from engine.prediction import Part, Prediction
 
 Float64 = NDArray[np.float64]
+
+#: Stands for numbers beyond float64, so that an action whose gap is one keeps its support.
+GREATEST = 1.7976931348623157e308
 
 #: Least and greatest reward.
 Range = tuple[float, float]

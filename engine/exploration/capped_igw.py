@@ -9,16 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from engine.config import CappedIGWConfig, ExplorationConfig
-from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.candidates import Candidates, make_candidates, over
-from engine.exploration.compiled import GREATEST, compiled
-from engine.exploration.schedule import power
+from engine.compiled import compiled
+from engine.exploration.base import GREATEST, Float64
+from engine.exploration.base_measure import BesideUniform
 from engine.exploration.summation import precise_sum
 from engine.prediction import Prediction
 
 
-class CappedIGW(Exploration):
+class CappedIGW(BesideUniform):
     """Like SmoothIGW, but no action gets more than tau / K: the excess goes to those whose gap is next.
 
     With K candidates and the uniform base measure::
@@ -47,40 +45,11 @@ class CappedIGW(Exploration):
 
     kind: ClassVar[str] = "capped_igw"
 
-    def __init__(
-        self,
-        gamma_scale: float = 10.0,
-        gamma_exponent: float = 0.5,
-        tau: float = 10.0,
-        candidates: Candidates | None = None,
-    ) -> None:
-        self.gamma_scale = gamma_scale
-        self.gamma_exponent = gamma_exponent
-        self.tau = tau
-        self.candidates = candidates
-        if candidates is not None:
-            self.needs = candidates.needs
-
-    @classmethod
-    def from_config(cls, config: ExplorationConfig, reward_range: Range) -> CappedIGW:
-        """Build it from ``policy.exploration``."""
-        assert isinstance(config, CappedIGWConfig)
-        return cls(config.gamma_scale, config.gamma_exponent, config.tau, make_candidates(config.candidates))
-
-    def gamma(self, learned: int) -> float:
-        """Return gamma after ``learned`` feedbacks; 0 (uniform) before the first."""
-        return power(self.gamma_scale, self.gamma_exponent, learned)
-
-    def vector(self, prediction: Prediction, learned: int) -> Float64:
-        """Return the vector."""
-        gamma = self.gamma(learned)
-
-        def weigh(considered: Prediction) -> Float64:
-            with np.errstate(over="ignore"):
-                gaps = np.minimum(considered.mean.max() - considered.mean, GREATEST)
-            return capped_inverse_gaps(gaps, np.sort(gaps), self.tau, gamma)
-
-        return over(self.candidates, prediction, weigh)
+    def weigh(self, gamma: float, considered: Prediction) -> Float64:
+        """Return the vector over the actions that are considered."""
+        with np.errstate(over="ignore"):
+            gaps = np.minimum(considered.mean.max() - considered.mean, GREATEST)
+        return capped_inverse_gaps(gaps, np.sort(gaps), self.tau, gamma)
 
     def minimum(self, count: int, learned: int) -> float:
         """Return what an action gets that is worse by the whole range; 0 where some are not considered."""

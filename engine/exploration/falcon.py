@@ -10,8 +10,7 @@ import math
 from typing import ClassVar
 
 from engine.config import ExplorationConfig, FalconConfig
-from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.compiled import GREATEST
+from engine.exploration.base import GREATEST, Exploration, Float64, Range
 from engine.exploration.igw import inverse_gaps
 from engine.prediction import Prediction
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from engine.compiled import compiled
 from engine.config import ExplorationConfig, FastCBConfig
-from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.compiled import GREATEST, compiled
+from engine.exploration.base import GREATEST, Exploration, Float64, Range
 from engine.exploration.greedy import greedy
 from engine.exploration.igw import inverse_gaps
 from engine.exploration.schedule import power

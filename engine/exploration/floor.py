@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from engine.compiled import compiled
 from engine.config import ExplorationConfig, FloorConfig
 from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.compiled import compiled
 from engine.exploration.registry import make_exploration
 from engine.exploration.wrapper import Wrapper
 from engine.prediction import Prediction

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.compiled import compiled
 from engine.exploration.base import Float64
-from engine.exploration.compiled import compiled
 
 
 @compiled("float64[::1](float64[::1], float64)")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.exploration.base import Float64
-from engine.exploration.compiled import GREATEST, compiled
+from engine.compiled import compiled
+from engine.exploration.base import GREATEST, Float64
 from engine.exploration.summation import precise_sum
 
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from engine.compiled import compiled
 from engine.config import ExplorationConfig, LinTSConfig
-from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.compiled import GREATEST, compiled
+from engine.exploration.base import GREATEST, Exploration, Float64, Range
 from engine.exploration.summation import precise_sum
 from engine.prediction import Part, Prediction
 

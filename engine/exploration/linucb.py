@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from engine.compiled import compiled
 from engine.config import ExplorationConfig, LinUCBConfig
 from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.compiled import compiled
 from engine.exploration.greedy import greedy
 from engine.prediction import Part, Prediction
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.exploration.compiled import GREATEST
+from engine.exploration.base import GREATEST
 
 
 def power(scale: float, exponent: float, learned: int) -> float:

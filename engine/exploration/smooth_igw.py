@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from engine.config import ExplorationConfig, SmoothIGWConfig
-from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.candidates import Candidates, make_candidates, over
-from engine.exploration.compiled import GREATEST
+from engine.exploration.base import GREATEST, Float64
+from engine.exploration.base_measure import BesideUniform
 from engine.exploration.igw import inverse_gaps
-from engine.exploration.schedule import power
 from engine.prediction import Prediction
 
 
-class SmoothIGW(Exploration):
+class SmoothIGW(BesideUniform):
     """Try an action at random, and take it the rather the smaller its gap; else take the best.
 
     With K candidates and the uniform base measure::
@@ -45,39 +42,10 @@ class SmoothIGW(Exploration):
 
     kind: ClassVar[str] = "smooth_igw"
 
-    def __init__(
-        self,
-        gamma_scale: float = 10.0,
-        gamma_exponent: float = 0.5,
-        tau: float = 10.0,
-        candidates: Candidates | None = None,
-    ) -> None:
-        self.gamma_scale = gamma_scale
-        self.gamma_exponent = gamma_exponent
-        self.tau = tau
-        self.candidates = candidates
-        if candidates is not None:
-            self.needs = candidates.needs
-
-    @classmethod
-    def from_config(cls, config: ExplorationConfig, reward_range: Range) -> SmoothIGW:
-        """Build it from ``policy.exploration``."""
-        assert isinstance(config, SmoothIGWConfig)
-        return cls(config.gamma_scale, config.gamma_exponent, config.tau, make_candidates(config.candidates))
-
-    def gamma(self, learned: int) -> float:
-        """Return gamma after ``learned`` feedbacks; 0 (uniform) before the first."""
-        return power(self.gamma_scale, self.gamma_exponent, learned)
-
-    def vector(self, prediction: Prediction, learned: int) -> Float64:
-        """Return the vector."""
-        gamma = self.gamma(learned)
-
-        def weigh(considered: Prediction) -> Float64:
-            count = len(considered.mean)
-            return inverse_gaps(considered.mean, count, min(gamma / self.tau * count, GREATEST))
-
-        return over(self.candidates, prediction, weigh)
+    def weigh(self, gamma: float, considered: Prediction) -> Float64:
+        """Return the vector over the actions that are considered."""
+        count = len(considered.mean)
+        return inverse_gaps(considered.mean, count, min(gamma / self.tau * count, GREATEST))
 
     def minimum(self, count: int, learned: int) -> float:
         """Return what an action gets that is worse by the whole range; 0 where some are not considered."""

@@ -10,9 +10,8 @@ from typing import ClassVar
 import numpy as np
 
 from engine.config import ExplorationConfig, SpannerIGWConfig
-from engine.exploration.base import Exploration, Float64, Range
+from engine.exploration.base import GREATEST, Exploration, Float64, Range
 from engine.exploration.candidates import Candidates, make_candidates, over
-from engine.exploration.compiled import GREATEST
 from engine.exploration.schedule import power
 from engine.exploration.spanner import spanner
 from engine.prediction import Part, Prediction

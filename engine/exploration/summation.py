@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engine.compiled import compiled
 from engine.exploration.base import Float64
-from engine.exploration.compiled import compiled
 
 
 @compiled("float64(float64[::1])")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.oracles.background import BackgroundLearner, Worker
 from engine.oracles.base import (
     Arrays,
     DiscountingLearner,
@@ -34,6 +35,7 @@ __all__ = [
     "ORACLES",
     "STORED",
     "Arrays",
+    "BackgroundLearner",
     "Columns",
     "DiscountingLearner",
     "EnsembleOfOracles",
@@ -55,6 +57,7 @@ __all__ = [
     "StoredOracle",
     "TabularOracle",
     "UncertainOracle",
+    "Worker",
     "learn_events",
     "learner_of",
     "make_learner",

@@ -10,10 +10,14 @@ import numpy as np
 from engine.config.oracle import ESTIMATORS
 from engine.features import Float32
 from engine.oracles.base import Arrays, Float64, Int64, Oracle, batch
+from engine.oracles.by_code import ByCode
 from engine.oracles.columns import Columns
 from engine.oracles.following import Following
 from engine.oracles.sklearn import design
-from engine.oracles.vocabulary import Vocabulary
+
+
+def _cannot_be_stored(kind: str) -> TypeError:
+    return TypeError(f"{kind} lives in one process and cannot be stored; use one of {', '.join(ESTIMATORS)}")
 
 
 class InProcessOracle:
@@ -32,10 +36,10 @@ class InProcessOracle:
 
     def arrays(self) -> Arrays:
         """Refuse: nothing executable is ever written."""
-        raise TypeError(f"{self.kind} lives in one process and cannot be stored; use one of {', '.join(ESTIMATORS)}")
+        raise _cannot_be_stored(self.kind)
 
 
-class InProcessLearner:
+class InProcessLearner(ByCode):
     """Any regressor of scikit-learn's form as a learner, within one process; never stored, never served.
 
     One with ``partial_fit`` learns batch by batch; any other is fitted anew to all rows when it is asked. Rows are the
@@ -55,24 +59,12 @@ class InProcessLearner:
         from sklearn.base import clone
         from sklearn.utils.validation import has_fit_parameter
 
+        super().__init__(columns, max_actions)
         self.kind = f"in_process:{type(estimator).__name__}"
         self._model = clone(estimator)
-        self._columns = columns
-        self._words = Vocabulary(max_actions)
         self._rows: list[tuple[Float32, Float64, Float64]] = []
         self._online = hasattr(estimator, "partial_fit")
         self._weighted = has_fit_parameter(estimator, "sample_weight")
-        self.learned = 0
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """Ids of the actions with codes 1, 2, ... so far."""
-        return self._words.ids
-
-    @property
-    def width(self) -> int:
-        """Columns of X."""
-        return self._columns.width
 
     def partial_fit(self, X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None = None) -> None:
         """Learn from a batch; see ``Learner.partial_fit``."""
@@ -108,4 +100,4 @@ class InProcessLearner:
 
     def arrays(self) -> Arrays:
         """Refuse: nothing executable is ever written."""
-        raise TypeError(f"{self.kind} lives in one process and cannot be stored; use one of {', '.join(ESTIMATORS)}")
+        raise _cannot_be_stored(self.kind)

@@ -15,7 +15,7 @@ from engine.oracles.linear import LinearLearner
 from engine.oracles.online import OnlineLinearLearner, OnlineLogisticLearner
 from engine.oracles.recursive_ridge import RecursiveRidgeLearner
 from engine.oracles.reduction import ReducedLearner
-from engine.oracles.sklearn import SklearnLearner
+from engine.oracles.sklearn_learners import OnlineSklearnLearner, SklearnLearner
 from engine.oracles.trees import TreesLearner
 from engine.oracles.window import WindowLearner
 
@@ -44,9 +44,11 @@ LEARNERS: dict[str, type[ConfiguredLearner]] = {
     )
 }
 
-#: What files of statistics may hold: those, and the wrappers that ``policy.memory`` and ``policy.learning`` ask for.
+#: What files of statistics may hold: those, the other form of ``sklearn``, and the wrappers that ``policy.memory`` and
+#: ``policy.learning`` ask for.
 STORED: dict[str, type[StoredLearner]] = {
     **LEARNERS,
+    OnlineSklearnLearner.kind: OnlineSklearnLearner,
     WindowLearner.kind: WindowLearner,
     ReducedLearner.kind: ReducedLearner,
 }

@@ -44,6 +44,13 @@ class LinearOracle:
         self.theta = theta
         self.theta.flags.writeable = False
 
+    @classmethod
+    def constant(cls, reward: float, width: int) -> LinearOracle:
+        """Return the oracle that expects the same of every row: before anything was learned."""
+        theta = np.zeros((1, 1 + width))
+        theta[0, 0] = reward
+        return cls(theta)
+
     def predict(self, X: Float32, codes: NDArray[np.int64]) -> Float64:
         """Return the expected reward of each row; see ``Oracle.predict``."""
         theta = self.theta[codes]
@@ -115,18 +122,7 @@ class LinearLearner:
         return int(self._b.shape[1]) - 1
 
     def partial_fit(self, X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None = None) -> None:
-        """Learn from a batch, in its order.
-
-        Parameters
-        ----------
-        X : ndarray of float32, shape (n_rows, width)
-            Encoded (context, chosen action) pairs.
-        actions : sequence of str, length n_rows
-            Ids of the chosen actions.
-        rewards : ndarray of float64, shape (n_rows,)
-        weights : ndarray of float64, shape (n_rows,), optional
-            Importance of each row; 1 by default.
-        """
+        """Learn from a batch, in its order; see ``Learner.partial_fit``."""
         X, rewards, w = batch(X, actions, rewards, weights, self.width)
         if len(actions) == 0:
             return

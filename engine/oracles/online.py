@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from engine.config.oracle import INTERACTIONS, OnlineLinearConfig, OnlineLogisticConfig
 from engine.features import Float32
 from engine.oracles.base import Arrays, Float64, Int64, batch
+from engine.oracles.by_code import ByCode
 from engine.oracles.columns import Columns
 from engine.oracles.vocabulary import Vocabulary
 
@@ -105,12 +106,14 @@ class OnlineOracle:
         Which of ``engine.config.oracle.INTERACTIONS`` there are.
     ridge : float
         Of the standard deviation alone.
+    start : float
+        Expected of a row of which nothing is known, where the loss is squared.
     """
 
     kind: ClassVar[str]
     logistic: ClassVar[bool]
 
-    def __init__(self, tables: Tables, columns: Columns, pairs: NDArray[np.bool_], ridge: float) -> None:
+    def __init__(self, tables: Tables, columns: Columns, pairs: NDArray[np.bool_], ridge: float, start: float) -> None:
         from engine.oracles import online_kernels
 
         self._score = online_kernels.score
@@ -118,6 +121,7 @@ class OnlineOracle:
         self._columns = columns
         self._pairs = pairs
         self._ridge = ridge
+        self._start = start
 
     def predict(self, X: Float32, codes: Int64) -> Float64:
         """Return the expected reward of each row; see ``Oracle.predict``."""
@@ -153,7 +157,7 @@ class OnlineOracle:
         if self.logistic:
             with np.errstate(over="ignore"):
                 scores = 1.0 / (1.0 + np.exp(-scores))
-        mean: Float64 = self._columns.low + (self._columns.high - self._columns.low) * scores
+        mean: Float64 = self._start + (self._columns.high - self._columns.low) * scores
         return mean
 
     def arrays(self) -> Arrays:
@@ -163,14 +167,14 @@ class OnlineOracle:
         return {
             **self._tables.arrays(("w", "s", "H")),
             "pairs": self._pairs,
-            "settings": np.array([bits, c.context, c.action, c.low, c.high, self._ridge]),
+            "settings": np.array([bits, c.context, c.action, c.low, c.high, self._start, self._ridge]),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Build it from its arrays; raises ``ValueError`` where they are damaged."""
-        columns, pairs, bits, rest = _settings(arrays, 1)
-        return cls(Tables.from_arrays(bits, arrays, ("w", "s", "H")).copy(), columns, pairs, rest[0])
+        columns, pairs, bits, (start, ridge) = _settings(arrays, 1)
+        return cls(Tables.from_arrays(bits, arrays, ("w", "s", "H")).copy(), columns, pairs, ridge, start)
 
 
 class OnlineLinearOracle(OnlineOracle):
@@ -187,12 +191,14 @@ class OnlineLogisticOracle(OnlineOracle):
     logistic: ClassVar[bool] = True
 
 
-class OnlineLearner:
+class OnlineLearner(ByCode):
     """Learns an ``OnlineOracle``, one row after the other, in a few microseconds each.
 
     The step of weight i for a row of importance h is along ``x_i / (s_i sqrt(G_i))`` times ``sqrt(t / N)``: AdaGrad's
     rate, free of the features' units. Its length is the closed form of infinitely many steps of importance h / n, so
-    that no importance overshoots the target. Rewards are learned in units of their range, from its low end.
+    that no importance overshoots the target. Rewards are learned in units of their range, from its low end, or its high
+    one: what was never tried is then expected to be the best, and is tried (optimistic initial values; Sutton and
+    Barto, *Reinforcement Learning*, 2nd ed., section 2.6).
 
     A weight of 3 is three times the row in that sense, to the extent that G does not change in between; batches are
     learned row by row, so any split into batches gives the same bits.
@@ -211,6 +217,8 @@ class OnlineLearner:
         Of the standard deviation alone: the weight of what is assumed before data.
     max_actions : int
         How many actions get features of their own.
+    start : str
+        ``low`` or ``high``: where rewards are learned from, where the loss is squared.
     """
 
     kind: ClassVar[str]
@@ -225,18 +233,18 @@ class OnlineLearner:
         interactions: Sequence[str] = ("context:action", "context:id"),
         ridge: float = 1.0,
         max_actions: int = 4_096,
+        start: str = "low",
     ) -> None:
         from engine.oracles import online_kernels
 
+        super().__init__(columns, max_actions)
         self._learn = online_kernels.learn
-        self._columns = columns
         self._bits = bits
         self._rate = rate
         self._ridge = ridge
         self._pairs = np.array([name in interactions for name in INTERACTIONS])
-        self._words = Vocabulary(max_actions)
         self._tables = Tables.empty(bits)
-        self.learned = 0
+        self._start = columns.high if start == "high" else columns.low
 
     @classmethod
     def from_config(cls, config: OnlineLinearConfig | OnlineLogisticConfig, columns: Columns) -> Self:
@@ -248,23 +256,14 @@ class OnlineLearner:
             interactions=config.interactions,
             ridge=config.ridge,
             max_actions=config.max_actions,
+            start=config.start if isinstance(config, OnlineLinearConfig) else "low",
         )
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """Ids of the actions with codes 1, 2, ... so far."""
-        return self._words.ids
-
-    @property
-    def width(self) -> int:
-        """Columns of X."""
-        return self._columns.width
 
     def partial_fit(self, X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None = None) -> None:
         """Learn from a batch, in its order; see ``Learner.partial_fit``."""
         rows, targets, w = batch(X, actions, rewards, weights, self.width)
-        c, t = self._columns, self._tables
-        targets = (targets - c.low) / (c.high - c.low)
+        c, t = self.columns, self._tables
+        targets = (targets - self._start) / (c.high - c.low)
         if self._oracle.logistic:
             targets = np.clip(targets, 0.0, 1.0)
         codes = self._words.learn(actions)
@@ -276,31 +275,42 @@ class OnlineLearner:
 
     def oracle(self) -> OnlineOracle:
         """Return what has been learned, as an oracle that no longer changes."""
-        return self._oracle(self._tables.copy(), self._columns, self._pairs, self._ridge)
+        return self._oracle(self._tables.copy(), self.columns, self._pairs, self._ridge, self._start)
 
     def live(self) -> OnlineOracle:
         """Return an oracle that follows what is learned; see ``Learner.live``."""
-        return self._oracle(self._tables, self._columns, self._pairs, self._ridge)
+        return self._oracle(self._tables, self.columns, self._pairs, self._ridge, self._start)
 
     def arrays(self) -> Arrays:
         """Return the state, from which ``from_arrays`` goes on as if nothing had happened."""
-        c = self._columns
+        c = self.columns
         return {
             **self._tables.arrays(("w", "s", "G", "H")),
             "pairs": self._pairs,
             "vocabulary": self._words.array(),
             "learned": np.array(self.learned),
             "settings": np.array(
-                [self._bits, c.context, c.action, c.low, c.high, self._ridge, self._rate, self._words.limit]
+                [
+                    self._bits,
+                    c.context,
+                    c.action,
+                    c.low,
+                    c.high,
+                    self._start,
+                    self._ridge,
+                    self._rate,
+                    self._words.limit,
+                ]
             ),
         }
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Self:
         """Build it again from ``arrays``; raises ``ValueError`` where they do not fit each other."""
-        columns, pairs, bits, (ridge, rate, limit) = _settings(arrays, 3)
+        columns, pairs, bits, (start, ridge, rate, limit) = _settings(arrays, 3)
         names = [name for name, there in zip(INTERACTIONS, pairs, strict=True) if there]
         learner = cls(columns, bits=bits, rate=rate, interactions=names, ridge=ridge, max_actions=int(limit))
+        learner._start = start
         learner._tables = Tables.from_arrays(bits, arrays, ("w", "s", "G", "H"))
         learner._words = Vocabulary.from_array(int(limit), arrays["vocabulary"])
         learner.learned = int(arrays["learned"])
@@ -324,13 +334,13 @@ class OnlineLogisticLearner(OnlineLearner):
 def _settings(arrays: Arrays, more: int) -> tuple[Columns, NDArray[np.bool_], int, list[float]]:
     settings = np.array(arrays["settings"], dtype=np.float64)
     given = np.array(arrays["pairs"])
-    if settings.shape != (5 + more,) or not np.isfinite(settings).all() or not 1 <= settings[0] <= 30:
+    if settings.shape != (6 + more,) or not np.isfinite(settings).all() or not 1 <= settings[0] <= 30:
         raise ValueError(f"settings {settings.tolist()} are not those of a first-order oracle")
     pairs = given.astype(np.bool_)
     if given.shape != (len(INTERACTIONS),) or given.dtype != np.bool_:
         raise ValueError(f"pairs must say yes or no to each of {', '.join(INTERACTIONS)}")
     numbers: list[float] = settings.tolist()
     bits, context, action, low, high, *rest = numbers
-    if min(context, action) < 0 or not low < high:
+    if min(context, action) < 0 or not low < high or rest[0] not in (low, high):
         raise ValueError(f"settings {settings.tolist()} are not those of a first-order oracle")
     return Columns(int(context), int(action), low, high), pairs, int(bits), rest

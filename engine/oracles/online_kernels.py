@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import boolean, float64, int64, njit, types, uint64, void
+from numba import boolean, float64, int64, types, uint64, void
 from numpy.typing import NDArray
+
+from engine.compiled import compiled, read
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -19,18 +21,14 @@ Int64 = NDArray[np.int64]
 Bool = NDArray[np.bool_]
 
 
-def _read(dtype: types.Type, ndim: int) -> types.Array:
-    return types.Array(dtype, ndim, "C", readonly=True)
-
-
-_X = _read(types.float32, 2)
-_CODES = _read(int64, 1)
-_TABLE = _read(float64, 1)
-_PAIRS = _read(boolean, 1)
+_X = read(types.float32, 2)
+_CODES = read(int64, 1)
+_TABLE = read(float64, 1)
+_PAIRS = read(boolean, 1)
 _OUT = float64[::1]
 
 
-@njit(int64(int64, int64, int64), cache=True, inline="always")
+@compiled(int64(int64, int64, int64), inline=True)
 def place(i: int, j: int, mask: int) -> int:
     """Return the table entry of the pair of columns (i, j), by the finaliser of splitmix64."""
     h = uint64(i) * uint64(0x9E3779B97F4A7C15) + uint64(j) * uint64(0xC2B2AE3D27D4EB4F) + uint64(0x165667B19E3779F9)
@@ -39,7 +37,7 @@ def place(i: int, j: int, mask: int) -> int:
     return int((h ^ (h >> uint64(31))) & uint64(mask))
 
 
-@njit(int64(_X, int64, int64, int64, int64[::1]), cache=True)
+@compiled(int64(_X, int64, int64, int64, int64[::1]))
 def nonzero(X: Float32, row: int, start: int, stop: int, columns: Int64) -> int:
     """Write the columns of a row that are not 0, and return how many there are."""
     count = 0
@@ -50,7 +48,7 @@ def nonzero(X: Float32, row: int, start: int, stop: int, columns: Int64) -> int:
     return count
 
 
-@njit(int64(_X, int64, int64, int64[::1], int64, _PAIRS, int64, int64[::1], float64[::1]), cache=True)
+@compiled(int64(_X, int64, int64, int64[::1], int64, _PAIRS, int64, int64[::1], float64[::1]))
 def of_context(
     X: Float32, row: int, context: int, columns: Int64, n: int, pairs: Bool, mask: int, where: Int64, value: Float64
 ) -> int:
@@ -73,10 +71,7 @@ def of_context(
     return count
 
 
-@njit(
-    int64(_X, int64, int64, int64, int64[::1], int64, int64, _PAIRS, int64, int64[::1], float64[::1], int64),
-    cache=True,
-)
+@compiled(int64(_X, int64, int64, int64, int64[::1], int64, int64, _PAIRS, int64, int64[::1], float64[::1], int64))
 def of_action(
     X: Float32,
     row: int,
@@ -124,7 +119,7 @@ def of_action(
     return count
 
 
-@njit(int64(int64, int64, _PAIRS), cache=True)
+@compiled(int64(int64, int64, _PAIRS))
 def room(n: int, m: int, pairs: Bool) -> int:
     """Return how many features ``n`` columns of the context and ``m`` of the action make at most."""
     size = 2 + 2 * (n + m)
@@ -137,7 +132,7 @@ def room(n: int, m: int, pairs: Bool) -> int:
     return size
 
 
-@njit(boolean(_X, int64, int64, int64), cache=True)
+@compiled(boolean(_X, int64, int64, int64))
 def same(X: Float32, row: int, start: int, stop: int) -> bool:
     """Say whether a row agrees with the one before it in the columns ``start`` to ``stop``."""
     if row == 0:
@@ -148,14 +143,14 @@ def same(X: Float32, row: int, start: int, stop: int) -> bool:
     return j == stop
 
 
-@njit(float64(float64, float64, float64, float64), cache=True, inline="always")
+@compiled(float64(float64, float64, float64, float64), inline=True)
 def spread(x: float, s: float, h: float, ridge: float) -> float:
     """Return what one feature adds to the variance: x^2 / (ridge s^2 + H), with s the greatest \\|x\\| seen."""
     s = max(s, abs(x))
     return (x / s) ** 2 / (ridge + h / s / s) if s > 0.0 else 0.0
 
 
-@njit(void(_X, _CODES, int64, _PAIRS, _TABLE, _TABLE, _TABLE, float64, _OUT, _OUT, boolean), cache=True)
+@compiled(void(_X, _CODES, int64, _PAIRS, _TABLE, _TABLE, _TABLE, float64, _OUT, _OUT, boolean))
 def score(
     X: Float32,
     codes: Int64,
@@ -208,7 +203,7 @@ def score(
         variance[row] = var_c + var_a
 
 
-@njit(float64(float64, float64, float64), cache=True)
+@compiled(float64(float64, float64, float64))
 def logistic_move(score: float, target: float, push: float) -> float:
     """Return the score after the importance-invariant step for log loss: d score / d push = target - sigma(score).
 
@@ -258,11 +253,11 @@ def logistic_move(score: float, target: float, push: float) -> float:
     return t + sign * math.exp(z)
 
 
-@njit(
+@compiled(
     void(
         _X, _CODES, _TABLE, _TABLE, int64, _PAIRS, boolean, float64, float64, _OUT, _OUT, _OUT, _OUT, _OUT
     ),
-    cache=True,
+    nogil=True,
 )  # fmt: skip
 def learn(
     X: Float32,

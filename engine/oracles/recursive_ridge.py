@@ -16,6 +16,7 @@ import numpy as np
 from engine.config.oracle import FourierConfig, NeuralConfig, RawConfig, RecursiveRidgeConfig
 from engine.features import Float32
 from engine.oracles.base import Arrays, Float64, Int64, batch
+from engine.oracles.by_code import ByCode
 from engine.oracles.columns import Columns
 from engine.oracles.feature_map import FeatureMap, Spread
 from engine.oracles.ridge_solve import inverse, penalties
@@ -119,7 +120,7 @@ class RecursiveRidgeOracle:
         return cls(theta, P, features, columns, noise, shared=bool(shared))
 
 
-class RecursiveRidgeLearner:
+class RecursiveRidgeLearner(ByCode):
     """Learns a ``RecursiveRidgeOracle``, one row after the other, each in time of the square of the features.
 
     For each regression it keeps the statistics ``A = sum w z z'`` and ``b = sum w r z`` and the inverse
@@ -149,13 +150,11 @@ class RecursiveRidgeLearner:
         from engine.oracles import ridge_kernels
 
         self._kernels = ridge_kernels
-        self.columns = columns
         self.config = config or RecursiveRidgeConfig()
         self._structure = STRUCTURES.index(self.config.structure)
-        self._words = Vocabulary(0 if self._structure == _SHARED else self.config.max_actions)
+        super().__init__(columns, 0 if self._structure == _SHARED else self.config.max_actions)
         forgetting = self.config.forgetting
         self._half = math.inf if forgetting == 1.0 else math.log(0.5) / math.log(forgetting)
-        self.learned = 0
         self._spread = Spread(columns.width)
         self._begin(FeatureMap.make(self.config.features, columns.width))
 
@@ -177,16 +176,6 @@ class RecursiveRidgeLearner:
     def from_config(cls, config: RecursiveRidgeConfig, columns: Columns) -> RecursiveRidgeLearner:
         """Build it from ``policy.oracle``."""
         return cls(columns, config)
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """Ids of the actions with codes 1, 2, ... so far; none where all share one regression."""
-        return self._words.ids
-
-    @property
-    def width(self) -> int:
-        """Columns of X."""
-        return self.columns.width
 
     @property
     def noise(self) -> float:

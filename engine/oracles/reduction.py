@@ -13,6 +13,7 @@ from typing import ClassVar, Literal, cast, get_args
 import numpy as np
 
 from engine.features import Float32
+from engine.oracles.background import BackgroundLearner, Worker
 from engine.oracles.base import Arrays, Float64, Int64, Learner, Oracle
 from engine.oracles.events import Events
 from engine.oracles.linear import LinearLearner
@@ -129,6 +130,15 @@ class ReducedLearner:
         expected = self.model.expect_and_learn(events) if self.learning == "dr" else None
         self.learner.partial_fit(*reduce(events, self.learning, floor=self.floor, low=self.low, expected=expected))
         self.learned += len(events)
+
+    def work_in(self, worker: Worker) -> None:
+        """Let a worker do what takes the learner long; see ``BackgroundLearner``."""
+        if isinstance(self.learner, BackgroundLearner):
+            self.learner.work_in(worker)
+
+    def settle(self) -> bool:
+        """Take over what is ready; see ``BackgroundLearner``."""
+        return isinstance(self.learner, BackgroundLearner) and self.learner.settle()
 
     def partial_fit(self, X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None = None) -> None:
         """Refuse rows without their decisions, unless the learning is plain; raises ``TypeError``."""

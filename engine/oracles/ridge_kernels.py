@@ -9,23 +9,21 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import boolean, float64, int64, njit, types, void
+from numba import boolean, float64, int64, types, void
 from numpy.typing import NDArray
+
+from engine.compiled import compiled, read
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
 
-def _read(dtype: types.Type, ndim: int) -> types.Array:
-    return types.Array(dtype, ndim, "C", readonly=True)
+_ROWS = read(float64, 2)
+_VECTOR = read(float64, 1)
+_CODES = read(int64, 1)
 
 
-_ROWS = _read(float64, 2)
-_VECTOR = _read(float64, 1)
-_CODES = _read(int64, 1)
-
-
-@njit(boolean(_CODES, int64), cache=True)
+@compiled(boolean(_CODES, int64))
 def within(codes: Int64, most: int) -> bool:
     """Say whether every code is one of 0, 1, ..., ``most``: a tenth of what two reductions of NumPy take."""
     wrong = 0
@@ -34,7 +32,7 @@ def within(codes: Int64, most: int) -> bool:
     return wrong == 0
 
 
-@njit(int64(_ROWS, int64, int64, int64, int64[::1]), cache=True)
+@compiled(int64(_ROWS, int64, int64, int64, int64[::1]))
 def nonzero(Z: Float64, row: int, start: int, stop: int, columns: Int64) -> int:
     """Write the columns of a row that are not 0, and return how many there are."""
     count = 0
@@ -45,7 +43,7 @@ def nonzero(Z: Float64, row: int, start: int, stop: int, columns: Int64) -> int:
     return count
 
 
-@njit(void(_ROWS, _CODES, _ROWS, float64[::1]), cache=True)
+@compiled(void(_ROWS, _CODES, _ROWS, float64[::1]))
 def score(Z: Float64, codes: Int64, theta: Float64, out: Float64) -> None:
     """Write z' theta[code] of each row."""
     for row in range(len(Z)):
@@ -56,7 +54,7 @@ def score(Z: Float64, codes: Int64, theta: Float64, out: Float64) -> None:
         out[row] = total
 
 
-@njit(boolean(_ROWS, int64, int64), cache=True)
+@compiled(boolean(_ROWS, int64, int64))
 def same(Z: Float64, row: int, stop: int) -> bool:
     """Say whether a row agrees with the one before it in the columns before ``stop``."""
     j = 0
@@ -65,7 +63,7 @@ def same(Z: Float64, row: int, stop: int) -> bool:
     return j == stop
 
 
-@njit(void(_ROWS, _CODES, int64, _read(float64, 3), float64[::1]), cache=True)
+@compiled(void(_ROWS, _CODES, int64, read(float64, 3), float64[::1]))
 def quadratic(Z: Float64, blocks: Int64, context: int, P: Float64, out: Float64) -> None:
     """Write z' P[block] z of each row.
 
@@ -101,10 +99,7 @@ def quadratic(Z: Float64, blocks: Int64, context: int, P: Float64, out: Float64)
         out[row] = max(total, 0.0)
 
 
-@njit(
-    (_ROWS, int64, int64[::1], int64, _read(float64, 3), _ROWS, _ROWS, _VECTOR, int64, float64[::1]),
-    cache=True,
-)
+@compiled((_ROWS, int64, int64[::1], int64, read(float64, 3), _ROWS, _ROWS, _VECTOR, int64, float64[::1]))
 def gain(
     Z: Float64,
     row: int,
@@ -134,11 +129,10 @@ def gain(
     return mean, q
 
 
-@njit(
+@compiled(
     void(
-        _ROWS, _CODES, _read(float64, 3), _ROWS, _ROWS, boolean, float64, float64, float64[::1], float64[::1]
-    ),
-    cache=True,
+        _ROWS, _CODES, read(float64, 3), _ROWS, _ROWS, boolean, float64, float64, float64[::1], float64[::1]
+    )
 )  # fmt: skip
 def follow(
     Z: Float64,
@@ -168,13 +162,12 @@ def follow(
         std[row] = noise * math.sqrt(max(square, 0.0))
 
 
-@njit(
+@compiled(
     boolean(
         _ROWS, int64, int64[::1], int64, float64, float64, float64, float64, float64, float64[::1],
         float64[:, :, ::1], float64[:, ::1], float64[:, :, ::1], float64[:, ::1], float64[:, ::1], int64[::1],
         int64, int64, float64,
-    ),
-    cache=True,
+    )
 )  # fmt: skip
 def update(
     Z: Float64,
@@ -234,13 +227,13 @@ def update(
     return False
 
 
-@njit(
+@compiled(
     (
         _ROWS, _CODES, _VECTOR, _VECTOR, int64, int64, float64, int64, float64,
         float64[:, :, ::1], float64[:, ::1], float64[:, :, ::1], float64[:, ::1], float64[:, ::1], int64[::1],
         float64[::1],
     ),
-    cache=True,
+    nogil=True,
 )  # fmt: skip
 def learn(
     Z: Float64,
@@ -303,7 +296,7 @@ def learn(
     return len(Z), False, False
 
 
-@njit(void(_read(types.float32, 2), _ROWS, _VECTOR, boolean, int64, float64[:, ::1]), cache=True)
+@compiled(void(read(types.float32, 2), _ROWS, _VECTOR, boolean, int64, float64[:, ::1]))
 def affine(X: NDArray[np.float32], W: Float64, offset: Float64, cosine: bool, at: int, out: Float64) -> None:
     """Write f(X W + offset) of each row from column ``at`` on, summed in the order of the columns of X.
 
@@ -328,7 +321,7 @@ def affine(X: NDArray[np.float32], W: Float64, offset: Float64, cosine: bool, at
             out[row, i] = math.cos(out[row, i]) * unit if cosine else max(out[row, i], 0.0)
 
 
-@njit(void(_read(types.float32, 2), float64[:, ::1]), cache=True)
+@compiled(void(read(types.float32, 2), float64[:, ::1]))
 def columns_of(X: NDArray[np.float32], out: Float64) -> None:
     """Write 1 and the columns of X into the first columns of each row, and 0 into the others."""
     for row in range(len(X)):

@@ -2,26 +2,27 @@
 
 A file of scikit-learn's own would be a pickle, which can run anything when it is read; so what is served and stored is
 the fitted parameters. That is possible for the estimators of ``engine.config.oracle.ESTIMATORS``: linear models, the
-multi-layer perceptron, and single or averaged trees. Any other regressor can be used within one process
+multi-layer perceptron, and single, averaged or boosted trees. Any other regressor can be used within one process
 (``InProcessLearner``), and is never written anywhere.
 """
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config.oracle import ESTIMATORS, SklearnConfig
+from engine.config.oracle import ESTIMATORS
 from engine.features import Float32
 from engine.oracles.base import Arrays, Float64, Int64
-from engine.oracles.columns import Columns
 from engine.oracles.nested import integers, read_text, text
-from engine.oracles.refitted import RefittedLearner
 
-FORMS = ("linear", "mlp", "forest")
+FORMS = ("linear", "mlp", "forest", "boosted")
+#: Pairs of a row and a tree that are walked through at once.
+_WALKS = 65_536
+_FINITE = (float(np.finfo(np.float64).min), float(np.finfo(np.float64).max))
 _ACTIVATIONS = ("identity", "relu", "tanh", "logistic")
 
 
@@ -40,10 +41,11 @@ class SklearnOracle:
     Parameters
     ----------
     form : str
-        ``linear``: coefficients; ``mlp``: layers; ``forest``: the nodes of trees, whose leaves are averaged.
+        ``linear``: coefficients; ``mlp``: layers; ``forest``: the nodes of trees, whose leaves are averaged;
+        ``boosted``: the same, whose leaves are added.
     parameters
         ``linear``: ``coef``, ``intercept``. ``mlp``: ``W0``, ``b0``, ..., ``activation``. ``forest``: ``roots``,
-        ``left``, ``right`` (-1 at leaves), ``feature``, ``threshold``, ``value``.
+        ``left``, ``right`` (-1 at leaves), ``feature``, ``threshold``, ``value``. ``boosted``: also ``baseline``.
     width, actions : int
         Columns of X, and indicator columns of actions after them.
     """
@@ -74,26 +76,24 @@ class SklearnOracle:
             for i, (W, b) in enumerate(layers):
                 arrays |= {f"W{i}": np.asarray(W, np.float64), f"b{i}": np.asarray(b, np.float64)}
             return cls("mlp", arrays, width, actions)
-        trees = [tree.tree_ for tree in getattr(estimator, "estimators_", [estimator])]
-        starts = np.cumsum([0, *(tree.node_count for tree in trees)])
-        moved = [
-            (np.where(tree.children_left < 0, -1, tree.children_left + start),
-             np.where(tree.children_left < 0, -1, tree.children_right + start))
-            for tree, start in zip(trees, starts[:-1], strict=True)
-        ]  # fmt: skip
-        return cls(
-            "forest",
-            {
-                "roots": starts[:-1].astype(np.int64),
-                "left": np.concatenate([left for left, _ in moved]).astype(np.int64),
-                "right": np.concatenate([right for _, right in moved]).astype(np.int64),
-                "feature": np.concatenate([np.maximum(tree.feature, 0) for tree in trees]).astype(np.int64),
-                "threshold": np.concatenate([tree.threshold for tree in trees]).astype(np.float64),
-                "value": np.concatenate([tree.value[:, 0, 0] for tree in trees]).astype(np.float64),
-            },
-            width,
-            actions,
-        )
+        if hasattr(estimator, "_predictors"):
+            nodes = [predictor[0].nodes for predictor in estimator._predictors]
+            baseline = np.asarray(estimator._baseline_prediction, np.float64).reshape(1)
+            return cls("boosted", {**_forest([_boosted(tree) for tree in nodes]), "baseline": baseline}, width, actions)
+        grown = [tree.tree_ for tree in getattr(estimator, "estimators_", [estimator])]
+        trees = [
+            (tree.children_left, tree.children_right, tree.feature, tree.threshold, tree.value[:, 0, 0])
+            for tree in grown
+        ]
+        return cls("forest", _forest(trees), width, actions)
+
+    def in_units(self, low: float, unit: float) -> SklearnOracle:
+        """Return the model of ``low + unit * y``, where this is a linear model or a perceptron of y."""
+        p = self.parameters
+        last = sum(key.startswith("W") for key in p) - 1
+        slope, intercept = ("coef", "intercept") if self.form == "linear" else (f"W{last}", f"b{last}")
+        moved = {slope: unit * p[slope], intercept: low + unit * p[intercept]}
+        return SklearnOracle(self.form, {**p, **moved}, self.width, self.actions)
 
     def _check(self) -> None:
         """Raise ``ValueError`` where the arrays do not fit each other."""
@@ -120,6 +120,7 @@ class SklearnOracle:
             # Children stand after their parents: no walk is endless.
             good = good and int(p["feature"].max()) < max(size, 1)
             good = good and all(((p[key] > nodes) & (p[key] < len(nodes)) | leaf).all() for key in ("left", "right"))
+            good = good and (self.form == "forest" or p["baseline"].shape == (1,))
         if not good:
             shapes = {key: array.shape for key, array in p.items()}
             raise ValueError(f"parameters {shapes} are no {self.form} model of {size} columns")
@@ -131,7 +132,9 @@ class SklearnOracle:
         Z = design(X, codes, self.actions)
         p = self.parameters
         if self.form == "forest":
-            return self._leaves(Z)
+            return self._leaves(Z) / len(p["roots"])
+        if self.form == "boosted":
+            return p["baseline"] + self._leaves(Z)
         hidden: Float64 = Z.astype(np.float64)
         if self.form == "linear":
             hidden = _product(hidden, p["coef"][:, None]) + p["intercept"]
@@ -144,19 +147,22 @@ class SklearnOracle:
         return hidden[:, 0]
 
     def _leaves(self, Z: Float32) -> Float64:
+        """Return the sum over the trees of the leaf that each row falls into."""
         p = self.parameters
-        total = np.zeros(len(Z))
-        rows = np.arange(len(Z))
-        for root in p["roots"]:
-            node = np.full(len(Z), root)
+        total = np.empty(len(Z))
+        block = max(1, _WALKS // len(p["roots"]))
+        for start in range(0, len(Z), block):
+            rows = Z[start : start + block]
+            node = np.tile(p["roots"], (len(rows), 1))
+            row = np.arange(len(rows))[:, None]
             inner = p["left"][node] >= 0
             while inner.any():
-                below = Z[rows, p["feature"][node]].astype(np.float64) <= p["threshold"][node]
+                below = rows[row, p["feature"][node]].astype(np.float64) <= p["threshold"][node]
                 node = np.where(inner, np.where(below, p["left"][node], p["right"][node]), node)
                 inner = p["left"][node] >= 0
-            total += p["value"][node]
-        mean: Float64 = total / len(p["roots"])
-        return mean
+            # One after the other: the sum of a row does not depend on how many there are.
+            total[start : start + block] = np.cumsum(p["value"][node], axis=1)[:, -1]
+        return total
 
     def arrays(self) -> Arrays:
         """Return form, widths and parameters."""
@@ -169,6 +175,39 @@ class SklearnOracle:
         width, actions = integers(arrays["widths"], 2)
         mine = {key.removeprefix("p."): array for key, array in arrays.items() if key.startswith("p.")}
         return cls(read_text(arrays["form"]), mine, width, actions)
+
+
+Tree = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def _boosted(nodes: NDArray[Any]) -> Tree:
+    """Return left and right child (-1 at leaves), feature, threshold and value of the nodes of a boosted tree."""
+    if nodes["is_categorical"].any():
+        raise TypeError("a boosted tree that splits by categories cannot be stored; leave out categorical_features")
+    leaf = nodes["is_leaf"].astype(bool)
+    left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
+    # The threshold of a leaf, and of a split between what is there and what is missing, may be no finite number.
+    threshold = np.clip(np.where(leaf, 0.0, nodes["num_threshold"]), *_FINITE)
+    return left, right, nodes["feature_idx"], threshold, nodes["value"]
+
+
+def _forest(trees: Sequence[Tree]) -> dict[str, NDArray[np.generic]]:
+    """Return trees as one: children of each stand after those of the trees before it."""
+    starts = np.cumsum([0, *(len(tree[0]) for tree in trees)])
+    left, right = (
+        np.concatenate(
+            [np.where(tree[0] < 0, -1, tree[side] + start) for tree, start in zip(trees, starts[:-1], strict=True)]
+        )
+        for side in (0, 1)
+    )
+    return {
+        "roots": starts[:-1].astype(np.int64),
+        "left": left.astype(np.int64),
+        "right": right.astype(np.int64),
+        "feature": np.concatenate([np.maximum(tree[2], 0) for tree in trees]).astype(np.int64),
+        "threshold": np.concatenate([tree[3] for tree in trees]).astype(np.float64),
+        "value": np.concatenate([tree[4] for tree in trees]).astype(np.float64),
+    }
 
 
 def _product(Z: Float64, W: NDArray[Any]) -> Float64:
@@ -189,63 +228,3 @@ def _activate(hidden: Float64, activation: int) -> Float64:
             with np.errstate(over="ignore"):
                 return np.asarray(1.0 / (1.0 + np.exp(-hidden)), dtype=np.float64)
     return hidden
-
-
-class SklearnLearner(RefittedLearner):
-    """Learns a ``SklearnOracle``: fits the estimator anew from the latest feedback, with the seed of the configuration.
-
-    Estimators without row weights (none of the list) would be refused. The columns should be of order 1
-    (``scale``): perceptrons and gradient descent need it.
-    """
-
-    kind: ClassVar[str] = "sklearn"
-
-    def __init__(self, columns: Columns, config: SklearnConfig) -> None:
-        super().__init__(columns, memory=config.memory, every=config.every, max_actions=config.max_actions)
-        self.config = config
-
-    @classmethod
-    def from_config(cls, config: SklearnConfig, columns: Columns) -> SklearnLearner:
-        """Build it from ``policy.oracle``; raises ``ValueError`` where the estimator knows no such parameter."""
-        made = cls(columns, config)
-        made.estimator()
-        return made
-
-    def estimator(self) -> Any:
-        """Return a new estimator of the configuration."""
-        from sklearn.utils import all_estimators
-
-        kind = dict(all_estimators(type_filter="regressor"))[self.config.estimator]
-        known = kind().get_params()
-        unknown = sorted(set(self.config.parameters) - set(known))
-        if unknown:
-            raise ValueError(
-                f"{self.config.estimator} has no parameter {', '.join(unknown)}; known: {', '.join(known)}"
-            )
-        seeded = {"random_state": self.config.seed} if "random_state" in known else {}
-        return kind(**{**seeded, **self.config.parameters})
-
-    def fit(self, X: Float32, codes: Int64, rewards: Float64, weights: Float64) -> SklearnOracle:
-        """Fit the estimator to rows."""
-        from sklearn.exceptions import ConvergenceWarning
-
-        actions = int(codes.max(initial=0))
-        model = self.estimator()
-        seen = weights > 0.0
-        with warnings.catch_warnings():
-            # Said once for each fit it would fill the log; where it stops, it serves.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(design(X, codes, actions)[seen].astype(np.float64), rewards[seen], sample_weight=weights[seen])
-        return SklearnOracle.of(model, self.width, actions)
-
-    def arrays(self) -> Arrays:
-        """Return the state, from which ``from_arrays`` goes on as if nothing had happened."""
-        return {**super().arrays(), "config": text(self.config.model_dump_json())}
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> SklearnLearner:
-        """Build it again from ``arrays``; raises ``ValueError`` where they do not fit each other."""
-        config = SklearnConfig.model_validate_json(read_text(arrays["config"]))
-        learner = cls(Columns.from_array(arrays["columns"]), config)
-        learner._restore(arrays)
-        return learner

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.config.oracle import TreesConfig
 from engine.features import Float32
-from engine.oracles.base import Arrays, Float64, Int64
+from engine.oracles.base import Arrays, Float64, Int64, Oracle
 from engine.oracles.columns import Columns
 from engine.oracles.lightgbm import LightGBMOracle
 from engine.oracles.nested import read_text, text
@@ -32,8 +32,8 @@ class TreesLearner(RefittedLearner):
         """Build it from ``policy.oracle``."""
         return cls(columns, config)
 
-    def fit(self, X: Float32, codes: Int64, rewards: Float64, weights: Float64) -> LightGBMOracle:
-        """Fit the trees to rows, or add some to those there are."""
+    def fit(self, X: Float32, codes: Int64, rewards: Float64, weights: Float64, before: Oracle) -> LightGBMOracle:
+        """Fit the trees to rows, or add some to those there are; see ``RefittedLearner.fit``."""
         import lightgbm
 
         c = self.config
@@ -56,13 +56,13 @@ class TreesLearner(RefittedLearner):
         data = lightgbm.Dataset(
             rows, label=rewards, weight=weights, categorical_feature=[rows.shape[1] - 1], params=parameters
         )
-        before, rounds = None, c.trees
-        if c.update == "continue" and isinstance(self._fitted, LightGBMOracle):
-            before = lightgbm.Booster(model_str=self._fitted.text)
+        start, rounds = None, c.trees
+        if c.update == "continue" and isinstance(before, LightGBMOracle):
+            start = lightgbm.Booster(model_str=before.text)
             rounds = max(1, c.trees // 10)
-            if before.num_trees() + rounds > 2 * c.trees:
-                before, rounds = None, c.trees
-        booster = lightgbm.train(parameters, data, num_boost_round=rounds, init_model=before)
+            if start.num_trees() + rounds > 2 * c.trees:
+                start, rounds = None, c.trees
+        booster = lightgbm.train(parameters, data, num_boost_round=rounds, init_model=start)
         return LightGBMOracle(booster.model_to_string())
 
     def arrays(self) -> Arrays:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
 from engine.config.oracle import OracleConfig
 from engine.features import Float32
+from engine.oracles.background import Rebuilt
 from engine.oracles.base import Arrays, Float64, Int64, Learner, Oracle, batch
 from engine.oracles.columns import Columns
 from engine.oracles.following import Following
@@ -86,12 +88,16 @@ class LatestRows:
         return rows
 
 
-class WindowLearner:
+class WindowLearner(Rebuilt[Learner]):
     """A learner that knows the latest ``memory`` feedbacks, and up to a tenth more, and nothing before.
 
     Rows are learned as they come. Once a tenth more than ``memory`` are there, the learner is built anew from the
     latest ``memory`` of them: exact for every kind, with bounded memory, and each row is learned about 11 times.
     When that happens depends on the number of feedbacks alone, so any split into batches gives the same.
+
+    A worker may build it (``work_in``). The learner that there is goes on meanwhile, with that many rows more than it
+    should know; the new one is taught them too before it takes over, between two batches. Only at twice as many rows
+    are further ones made to wait.
 
     Parameters
     ----------
@@ -106,6 +112,7 @@ class WindowLearner:
     kind: ClassVar[str] = "window"
 
     def __init__(self, config: OracleConfig, columns: Columns, memory: int) -> None:
+        super().__init__()
         self.config = config
         self.columns = columns
         self.memory = memory
@@ -132,19 +139,49 @@ class WindowLearner:
     def partial_fit(self, X: Float32, actions: Sequence[str], rewards: Float64, weights: Float64 | None = None) -> None:
         """Learn from a batch, in its order; see ``Learner.partial_fit``."""
         rows, targets, w = batch(X, actions, rewards, weights, self.width)
+        self.settle()
         at = 0
         while at < len(actions):
-            part = slice(at, at + self._most - len(self._rows))
+            building = self._building
+            part = slice(at, at + (2 if building else 1) * self._most - len(self._rows))
             self._rows.add(rows[part], actions[part], targets[part], w[part])
-            if len(self._rows) < self._most:
-                self.learner.partial_fit(rows[part], actions[part], targets[part], w[part])
-            else:
-                self._rows.keep(self.memory)
-                self.learner = self._new()
-                kept = self._rows
-                self.learner.partial_fit(kept.X, kept.actions(), kept.rewards, kept.weights)
-            at = part.stop
-        self.learned += len(actions)
+            self.learner.partial_fit(rows[part], actions[part], targets[part], w[part])
+            at = min(part.stop, len(actions))
+            self.learned += at - part.start
+            if not building and len(self._rows) == self._most:
+                self._begin()
+            elif len(self._rows) == 2 * self._most:
+                self._take_over()
+
+    def _begin(self) -> None:
+        self._rows.keep(self.memory)
+        self._send(self.learned)
+        self.settle()
+
+    def _send(self, at: int) -> None:
+        """Have a learner built of the rows that there were after ``at`` feedbacks."""
+        kept = self._rows
+        rows = slice(0, len(kept) - (self.learned - at))
+        work = partial(
+            self._built, self._new(), kept.X[rows], kept.actions()[rows], kept.rewards[rows], kept.weights[rows]
+        )
+        self._errand.send(at, work)
+
+    @staticmethod
+    def _built(learner: Learner, X: Float32, actions: list[str], rewards: Float64, weights: Float64) -> Learner:
+        learner.partial_fit(X, actions, rewards, weights)
+        return learner
+
+    def _take_over(self) -> None:
+        """Let the learner that is being built take over once it is; begin the next one if that is due."""
+        at = self._errand.at
+        built = self._errand.take()
+        if at is not None and at < self.learned:
+            kept, since = self._rows, slice(len(self._rows) - (self.learned - at), None)
+            built.partial_fit(kept.X[since], kept.actions()[since], kept.rewards[since], kept.weights[since])
+        self.learner = built
+        if len(self._rows) >= self._most:
+            self._begin()
 
     def oracle(self) -> Oracle:
         """Return what has been learned, as an oracle that no longer changes."""
@@ -162,6 +199,7 @@ class WindowLearner:
             **self._rows.arrays(),
             "config": text(self.config.model_dump_json()),
             "counts": np.array([self.memory, self.learned]),
+            "under_way": self._errand.array(),
             "columns": np.array([c.context, c.action, c.low, c.high]),
         }
 
@@ -170,13 +208,14 @@ class WindowLearner:
         """Build it again from ``arrays``; raises ``ValueError`` where they do not fit each other."""
         from pydantic import TypeAdapter
 
-        from engine.oracles.learners import LEARNERS
+        from engine.oracles.learners import STORED
 
         columns = Columns.from_array(arrays["columns"])
         memory, learned = integers(arrays["counts"], 2)
         config: OracleConfig = TypeAdapter(OracleConfig).validate_json(read_text(arrays["config"]))
         window = cls(config, columns, memory)
-        (window.learner,) = parts_of(arrays, LEARNERS)
+        (window.learner,) = parts_of(arrays, STORED)
         window._rows = LatestRows.from_arrays(arrays, columns.width)
         window.learned = learned
+        window._errand.owe_array(arrays["under_way"], learned, len(window._rows))
         return window

@@ -18,11 +18,8 @@ those of the least. Two remarks on the form here:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,47 +54,6 @@ class Plan:
     accuracy: float
 
 
-def _kernel(
-    r: Float64, p: Float64, d_p: Float64, allowed: Bool, epsilon: float, damping: float, most: int
-) -> tuple[Float64, float, float]:
-    states, actions = r.shape
-    u = np.zeros(states)
-    q = np.empty((states, actions))
-    moved = np.empty(states)
-    low = high = 0.0
-    for _ in range(most):
-        ascending = np.argsort(u, kind="mergesort")  # stable: equal values keep their order on every machine
-        best = ascending[-1]
-        for o in range(states):
-            top = -np.inf
-            for a in range(actions):
-                if not allowed[o, a]:
-                    q[o, a] = -np.inf
-                    continue
-                # The mass that the best state may gain is what the worst ones lose, one after the other.
-                excess = min(1.0 - p[o, a, best], 0.5 * d_p[o, a])
-                value = excess * u[best]
-                for i in range(states):
-                    o2 = ascending[i]
-                    taken = min(excess, p[o, a, o2]) if o2 != best else 0.0
-                    excess -= taken
-                    value += (p[o, a, o2] - taken) * u[o2]
-                q[o, a] = r[o, a] + value
-                top = max(top, q[o, a])
-            moved[o] = top - u[o]
-        low, high = moved.min(), moved.max()
-        if high - low < epsilon:
-            break
-        u += damping * moved
-        u -= u.min()
-    return q, low, high
-
-
-# Compiled at its first call, in about a second, by processes that plan alone; no cache on disk has to be writable.
-_Kernel = Callable[[Float64, Float64, Float64, Bool, float, float, int], tuple[Float64, float, float]]
-_evi = cast(_Kernel, numba.njit(_kernel))
-
-
 def extended_value_iteration(
     r: Float64, p: Float64, d_r: Float64, d_p: Float64, epsilon: float, allowed: Bool | None = None
 ) -> Plan:
@@ -129,7 +85,12 @@ def extended_value_iteration(
     """
     if allowed is None:
         allowed = np.ones(r.shape, np.bool_)
-    q, low, high = _evi(np.minimum(1.0, r + d_r), p, d_p, allowed, epsilon, _DAMPING, _MOST_SWEEPS)
+    # Compiled by processes that plan alone.
+    from engine.sequential.evi_kernel import sweeps
+
+    optimistic = np.ascontiguousarray(np.minimum(1.0, r + d_r), dtype=np.float64)
+    p, d_p = (np.ascontiguousarray(array, dtype=np.float64) for array in (p, d_p))
+    q, low, high = sweeps(optimistic, p, d_p, np.ascontiguousarray(allowed), epsilon, _DAMPING, _MOST_SWEEPS)
     return Plan(q, q.argmax(axis=1), 0.5 * (low + high), high - low)
 
 

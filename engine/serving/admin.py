@@ -11,10 +11,11 @@ from grpc_status import rpc_status
 
 from engine import __version__
 from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
-from engine.errors import LeewayError, SnapshotError
+from engine.errors import LeewayError, SnapshotError, UnknownDecisionPoint
+from engine.recommender.store import RecommenderStore
 from engine.records import Alarm, JoinAccounting
 from engine.serving.errors import status_of
-from engine.serving.service import DecisionService
+from engine.serving.service import DecisionService, RecommenderSlot, Slot
 from engine.store import PolicyStore
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,23 @@ class AdminServicer(admin_pb2_grpc.LeewayAdminServicer):
                     accounting=books.get(name, JoinAccounting()),
                     alarms=self._insight.alarms(name),
                     policy_error=slot.policy_error,
+                    kind="bandit",
+                )
+            for name, ranked in self._service.recommenders.items():
+                known = ranked.policy.catalogue
+                reply.decision_points.add(
+                    decision_point=name,
+                    policy_version=ranked.policy.version,
+                    generation=ranked.policy.generation,
+                    policy_created_ms=ranked.policy.created_ms,
+                    learned=ranked.policy.learned,
+                    decisions=ranked.decisions,
+                    fallbacks=ranked.fallbacks,
+                    accounting=books.get(name, JoinAccounting()),
+                    alarms=self._insight.alarms(name),
+                    policy_error=ranked.policy_error,
+                    kind="recommender",
+                    catalogue_items=0 if known is None else len(known),
                 )
         except LeewayError as error:
             context.abort_with_status(rpc_status.to_status(status_of(error)))
@@ -76,9 +94,12 @@ class AdminServicer(admin_pb2_grpc.LeewayAdminServicer):
         """
         reply = admin_pb2.ListPoliciesResponse()
         try:
-            names = [self._service.slot(request.decision_point).name] if request.decision_point else self._service.slots
-            for name in names:
-                acting = self._service.slots[name].policy.version
+            slots: dict[str, Slot | RecommenderSlot] = {**self._service.slots, **self._service.recommenders}
+            asked = request.decision_point
+            if asked and asked not in slots:
+                raise UnknownDecisionPoint(asked, sorted(slots))
+            for name in [asked] if asked else slots:
+                acting = slots[name].policy.version
                 for label in self._store.versions(name):
                     reply.policies.add(decision_point=name, policy_version=label, acting=label == acting)
                     reply.policies[-1].MergeFrom(self._summary(name, label))
@@ -88,6 +109,15 @@ class AdminServicer(admin_pb2_grpc.LeewayAdminServicer):
 
     def _summary(self, name: str, label: str) -> admin_pb2.PolicySummary:
         try:
+            if name in self._service.recommenders:
+                ranked = RecommenderStore(self._store.root).load(name, label)
+                return admin_pb2.PolicySummary(
+                    generation=ranked.generation,
+                    oracle="none" if ranked.model is None else ranked.model.kind,
+                    exploration=ranked.recommender.slate.exploration.kind,
+                    created_ms=ranked.created_ms,
+                    learned=ranked.learned,
+                )
             policy = self._store.load(name, label)
         except SnapshotError as error:
             logger.warning("%s: %s", name, error)

@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import math
-import threading
-from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import cast
 
-from engine.api.leeway.v1.service_pb2 import DecideRequest, DecideResponse, ReportRequest
-from engine.config import DecisionPoint
-from engine.errors import InvalidRequest, LogError, UnknownDecisionPoint
+from engine.api.leeway.v1.service_pb2 import (
+    DecideRequest,
+    DecideResponse,
+    RecommendRequest,
+    RecommendResponse,
+    ReportRequest,
+)
+from engine.config import DecisionPoint, Recommender
+from engine.errors import InvalidRequest, UnknownDecisionPoint
 from engine.policy import OracleFailure, Policy, uniform_pmf
+from engine.recommender.outcomes import outcome_problem
+from engine.recommender.policy import RecommenderPolicy
+from engine.recommender.recommend import recommend
+from engine.recommender.recommend import response as list_response
 from engine.records import (
     FALLBACK_REASON_DEADLINE,
     FALLBACK_REASON_NONE,
     FALLBACK_REASON_ORACLE_FAILED,
+    MAX_ID_LENGTH,
     Decision,
     Outcome,
     new_id,
 )
 from engine.sampling import draw
+from engine.serving.answers import Activity, Answers
 from engine.serving.seams import Observer, Recorder
-from engine.serving.unrecorded import UnrecordedDecisions
-
-MAX_ID_LENGTH = 256
 
 
 @dataclass
-class Slot:
+class Slot(Activity):
     """One decision point in this process: what serves it, and what it has done."""
 
     name: str
     point: DecisionPoint
     policy: Policy
-    decisions: int = 0
-    fallbacks: int = 0
-    policy_error: str = ""
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, decision: Decision) -> None:
-        """Count a recorded decision."""
-        with self.lock:
-            self.decisions += 1
-            self.fallbacks += decision.fallback != FALLBACK_REASON_NONE
+
+@dataclass
+class RecommenderSlot(Activity):
+    """One recommender in this process."""
+
+    name: str
+    recommender: Recommender
+    policy: RecommenderPolicy
 
 
 def decide(policy: Policy, request: DecideRequest, decision_id: str, now_ms: int, *, hurry: bool = False) -> Decision:
@@ -112,14 +119,14 @@ def response(decision: Decision, unrecorded: str | None = None) -> DecideRespons
 
 
 class DecisionService:
-    """Decisions and reports of all decision points of a process.
+    """Decisions and reports of all decision points and recommenders of a process.
 
     Parameters
     ----------
-    policies
-        The policy that each decision point starts with.
     points
         The configured decision points.
+    policies
+        The policy that each decision point starts with.
     recorder
         Where decisions and outcomes go.
     observer
@@ -128,6 +135,8 @@ class DecisionService:
         How many recent decisions are known by id, so that a retry gets the same answer.
     answer_unrecorded
         What becomes of a decision that the log does not take: true: it is answered, and flagged; false: refused.
+    recommenders
+        The policy that each recommender starts with, and its configuration now.
     """
 
     def __init__(
@@ -139,134 +148,111 @@ class DecisionService:
         remembered: int = 100_000,
         *,
         answer_unrecorded: bool = False,
+        recommenders: Mapping[str, tuple[Recommender, RecommenderPolicy]] | None = None,
     ) -> None:
         self.slots = {name: Slot(name, point, policies[name]) for name, point in points.items()}
+        self.recommenders = {name: RecommenderSlot(name, *both) for name, both in (recommenders or {}).items()}
         self._recorder = recorder
-        self._observer = observer
-        self._remembered = remembered
-        self._answer_unrecorded = answer_unrecorded
-        self._unrecorded = UnrecordedDecisions()
-        self._recent: OrderedDict[str, tuple[str, Future[DecideResponse]]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._answers = Answers(recorder, observer, remembered, answer_unrecorded=answer_unrecorded)
 
     def slot(self, name: str) -> Slot:
         """Return a decision point's slot, or raise ``UnknownDecisionPoint``."""
         slot = self.slots.get(name)
         if slot is None:
+            if name in self.recommenders:
+                raise InvalidRequest("decision_point", f"{name!r} is a recommender; call Recommend")
             raise UnknownDecisionPoint(name, sorted(self.slots))
         return slot
 
-    def swap(self, policy: Policy) -> None:
+    def recommender(self, name: str) -> RecommenderSlot:
+        """Return a recommender's slot, or raise ``UnknownDecisionPoint``."""
+        slot = self.recommenders.get(name)
+        if slot is None:
+            if name in self.slots:
+                raise InvalidRequest("recommender", f"{name!r} is a decision point; call Decide")
+            raise UnknownDecisionPoint(name, sorted(self.recommenders), field="recommender")
+        return slot
+
+    def swap(self, policy: Policy | RecommenderPolicy) -> None:
         """Let another policy serve from the next decision on. One assignment: no decision waits for it."""
-        self.slot(policy.name).policy = policy
+        if isinstance(policy, Policy):
+            self.slot(policy.name).policy = policy
+        else:
+            self.recommender(policy.name).policy = policy
 
     def remember(self, decision: Decision) -> None:
         """Know a decision that is already in the log, as after a restart; one that was answered since stays."""
-        known: Future[DecideResponse] = Future()
-        known.set_result(response(decision))
-        with self._lock:
-            self._recent.setdefault(decision.decision_id, (decision.decision_point, known))
-            self._trim()
+        self._answers.remember(decision, list_response if decision.HasField("slate") else response)
 
     def decide(self, request: DecideRequest, now_ms: int, *, hurry: bool = False) -> Future[DecideResponse]:
-        """Decide and record; the future ends with the answer once the decision is safe in the log.
-
-        A request with the id of a recent decision gets that decision's answer, and nothing is recorded; unless the
-        log could not take it then: it is tried again. Raises ``InvalidRequest`` at once. Where the decision cannot be
-        recorded, the answer is flagged, or the future raises ``LogError`` (see ``answer_unrecorded``): then it was not
-        made, and a retry decides anew.
-        """
+        """Decide and record; see :meth:`Answers.answer`."""
         slot = self.slot(request.decision_point)
-        decision_id = request.decision_id
-        if len(decision_id) > MAX_ID_LENGTH:
-            raise InvalidRequest("decision_id", f"is longer than {MAX_ID_LENGTH} characters")
-        answer: Future[DecideResponse] = Future()
-        decision: Decision | None = None
-        if decision_id:
-            with self._lock:
-                known = self._recent.get(decision_id)
-                if known is not None and known[0] != slot.name:
-                    raise InvalidRequest(
-                        "decision_id", f"{decision_id!r} belongs to a decision of {known[0]!r}; use an id once"
-                    )
-                if known is not None:
-                    decision = self._unrecorded.take(decision_id)
-                    if decision is None:
-                        return known[1]
-                self._recent[decision_id] = (slot.name, answer)
-                self._trim()
-        try:
-            again = decision is not None
-            made = decision or decide(slot.policy, request, decision_id or new_id(), now_ms, hurry=hurry)
-            recording = self._recorder.record([made])
-        except BaseException as error:
-            self._forget(decision_id)
-            answer.set_exception(error)  # a retry that came in between waits for this future
-            raise
-        recording.add_done_callback(lambda outcome: self._recorded(slot, made, answer, outcome.exception(), again))
-        return answer
+        answer = self._answers.answer(
+            slot.name,
+            slot,
+            request.decision_id,
+            lambda decision_id: decide(slot.policy, request, decision_id, now_ms, hurry=hurry),
+            response,
+        )
+        return cast("Future[DecideResponse]", answer)
 
-    def _recorded(
-        self, slot: Slot, decision: Decision, answer: Future[DecideResponse], error: BaseException | None, again: bool
-    ) -> None:
-        """End an answer when it is known whether the log has the decision; ``again``: it was answered before."""
-        if error is None:
-            slot.count(decision)
-            answer.set_result(response(decision))
-        elif self._answer_unrecorded and isinstance(error, LogError):
-            with self._lock:
-                self._unrecorded.keep(decision)
-                # Known also where the id was made here: the caller has it now, and may ask again.
-                self._recent[decision.decision_id] = (slot.name, answer)
-            answer.set_result(response(decision, str(error)))
-        else:
-            self._forget(decision.decision_id)
-            answer.set_exception(error)
-            return
-        with self._lock:
-            self._trim()
-        if not again:
-            self._observer.decision(decision)
-            if error is not None:
-                self._observer.unrecorded(slot.name)
+    def recommend(self, request: RecommendRequest, now_ms: int, *, hurry: bool = False) -> Future[RecommendResponse]:
+        """Rank and record; see :meth:`Answers.answer`."""
+        slot = self.recommender(request.recommender)
+        answer = self._answers.answer(
+            slot.name,
+            slot,
+            request.decision_id,
+            lambda decision_id: recommend(slot.policy, request, decision_id, now_ms, hurry=hurry),
+            list_response,
+        )
+        return cast("Future[RecommendResponse]", answer)
 
     def report(self, request: ReportRequest, now_ms: int) -> tuple[str, Future[None]]:
         """Record an outcome; returns its id, and a future that ends once it is safe in the log."""
         if not request.decision_id:
             raise InvalidRequest("decision_id", "is empty; name the decision that the outcome belongs to")
-        for name, value in (("decision_id", request.decision_id), ("outcome_id", request.outcome_id)):
+        for name in ("decision_id", "outcome_id", "task", "item"):
+            value = getattr(request, name)
             if len(value) > MAX_ID_LENGTH:
                 raise InvalidRequest(name, f"is longer than {MAX_ID_LENGTH} characters")
         if not math.isfinite(request.value):
             raise InvalidRequest("value", f"is {request.value}; send a finite number")
         if request.time_ms < 0:
             raise InvalidRequest("time_ms", f"is {request.time_ms}; send milliseconds since 1970, or 0 for now")
-        if request.decision_point:
-            reward = self.slot(request.decision_point).point.reward
-            low, high = reward.range
-            if reward.aggregation != "sum" and not low <= request.value <= high:
-                raise InvalidRequest(
-                    "value",
-                    f"{request.value} lies outside the declared reward range {[low, high]}; correct one of them",
-                )
+        _check_outcome(request, self.slots, self.recommenders)
         outcome = Outcome(
             decision_id=request.decision_id,
             decision_point=request.decision_point,
             outcome_id=request.outcome_id or new_id(),
             time_ms=request.time_ms or now_ms,
             value=request.value,
+            task=request.task,
+            item=request.item,
+            slot=request.slot if request.HasField("slot") else None,
         )
         return outcome.outcome_id, self._recorder.record([outcome])
 
-    def _forget(self, decision_id: str) -> None:
-        if decision_id:
-            with self._lock:
-                self._recent.pop(decision_id, None)
 
-    def _trim(self) -> None:
-        while len(self._recent) > self._remembered:
-            decision_id, (_, answer) = next(iter(self._recent.items()))
-            if not answer.done():
-                return  # forgotten now, a retry would record it a second time
-            del self._recent[decision_id]
-            self._unrecorded.take(decision_id)
+def _check_outcome(
+    request: ReportRequest, slots: Mapping[str, Slot], recommenders: Mapping[str, RecommenderSlot]
+) -> None:
+    """Raise ``InvalidRequest`` where the decision point that is named cannot have such an outcome."""
+    name = request.decision_point
+    if request.HasField("slot") and request.slot < 0:
+        raise InvalidRequest("slot", f"is {request.slot}; slots are counted from 0")
+    if name in recommenders:
+        problem = outcome_problem(recommenders[name].recommender, request)
+        if problem is not None:
+            raise InvalidRequest(*problem)
+    elif name in slots:
+        if request.task or request.item or request.HasField("slot"):
+            raise InvalidRequest("task", f"{name!r} is no recommender; leave out task, item and slot")
+        reward = slots[name].point.reward
+        low, high = reward.range
+        if reward.aggregation != "sum" and not low <= request.value <= high:
+            raise InvalidRequest(
+                "value", f"{request.value} lies outside the declared reward range {[low, high]}; correct one of them"
+            )
+    elif name:
+        raise UnknownDecisionPoint(name, sorted({*slots, *recommenders}))

@@ -59,6 +59,21 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._observer.end("Decide", "OK")
         return answer
 
+    def Recommend(  # noqa: N802
+        self, request: service_pb2.RecommendRequest, context: grpc.ServicerContext
+    ) -> service_pb2.RecommendResponse:
+        """Answer one request for a list."""
+        self._observer.begin()
+        started = time.perf_counter()
+        try:
+            left = self._time_left(context)
+            answer = self._service.recommend(request, self._clock(), hurry=self._hurry(left)).result(timeout=left)
+        except Exception as error:
+            self._abort("Recommend", context, error)
+        self._observer.decided(request.recommender, time.perf_counter() - started)
+        self._observer.end("Recommend", "OK")
+        return answer
+
     def DecideBatch(  # noqa: N802
         self, request: service_pb2.DecideBatchRequest, context: grpc.ServicerContext
     ) -> service_pb2.DecideBatchResponse:

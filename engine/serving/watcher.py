@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
+from engine.config import same_fields
 from engine.errors import SnapshotError
 from engine.features import same_columns
 from engine.policy import Policy
+from engine.recommender.policy import RecommenderPolicy
+from engine.recommender.store import RecommenderStore
+from engine.serving.answers import Activity
 from engine.serving.seams import Observer
-from engine.serving.service import DecisionService, Slot
+from engine.serving.service import DecisionService, RecommenderSlot, Slot
 from engine.store import PolicyStore
 
 logger = logging.getLogger(__name__)
@@ -46,6 +51,7 @@ class PolicyWatcher:
     def __init__(self, service: DecisionService, store: PolicyStore, observer: Observer, interval_s: float) -> None:
         self._service = service
         self._store = store
+        self._lists = RecommenderStore(store.root)
         self._observer = observer
         self._interval_s = interval_s
         self._stop = threading.Event()
@@ -65,32 +71,49 @@ class PolicyWatcher:
 
     def look(self) -> None:
         """Swap in what was published since the last look."""
-        for name, slot in self._service.slots.items():
-            try:
-                label = self._store.current(name)
-            except OSError as error:
-                self._fail(slot, "?", f"pointer cannot be read ({error})")
-                continue
-            if label is None or self._seen.get(name) == label:
-                continue
-            self._seen[name] = label
-            try:
-                policy = self._store.load(name, label)
-            except SnapshotError as error:
-                self._fail(slot, label, str(error))
-                continue
-            problem = schema_problem(policy, slot)
-            if problem:
-                self._fail(slot, label, problem)
-                continue
-            slot.policy_error = ""
-            self._service.swap(policy)
-            self._observer.swap(name, policy.version, policy.generation, policy.learned, policy.created_ms)
+        for slot in self._service.slots.values():
+            self._look_at(slot.name, slot, lambda label, slot=slot: self._point_policy(slot, label))  # type: ignore[misc]
+        for ranked in self._service.recommenders.values():
+            self._look_at(ranked.name, ranked, lambda label, slot=ranked: self._list_policy(slot, label))  # type: ignore[misc]
 
-    def _fail(self, slot: Slot, label: str, problem: str) -> None:
+    def _look_at(self, name: str, slot: Activity, load: Callable[[str], Policy | RecommenderPolicy]) -> None:
+        try:
+            label = self._store.current(name)
+        except OSError as error:
+            self._fail(name, slot, "?", f"pointer cannot be read ({error})")
+            return
+        if label is None or self._seen.get(name) == label:
+            return
+        self._seen[name] = label
+        try:
+            policy = load(label)
+        except SnapshotError as error:
+            self._fail(name, slot, label, str(error))
+            return
+        slot.policy_error = ""
+        self._service.swap(policy)
+        self._observer.swap(name, policy.version, policy.generation, policy.learned, policy.created_ms)
+
+    def _point_policy(self, slot: Slot, label: str) -> Policy:
+        policy = self._store.load(slot.name, label)
+        problem = schema_problem(policy, slot)
+        if problem:
+            raise SnapshotError(problem)
+        return policy
+
+    def _list_policy(self, slot: RecommenderSlot, label: str) -> RecommenderPolicy:
+        policy = self._lists.load(slot.name, label)
+        if not same_fields(policy.recommender, slot.recommender):
+            raise SnapshotError(
+                f"policy {policy.version} was made for other fields or tasks; `work` publishes one that fits"
+            )
+        policy.prepare()
+        return policy
+
+    def _fail(self, name: str, slot: Activity, label: str, problem: str) -> None:
         slot.policy_error = problem
-        logger.error("%s: policy %s is not served: %s", slot.name, label, problem)
-        self._observer.load_error(slot.name)
+        logger.error("%s: policy %s is not served: %s", name, label, problem)
+        self._observer.load_error(name)
 
     def _run(self) -> None:
         while not self._stop.wait(self._interval_s):

@@ -10,12 +10,12 @@ from numpy.typing import ArrayLike
 from monitoring.budget import Budget
 from monitoring.detector import Change, IntArray
 from monitoring.observations import categories_of
-from monitoring.rbocpd import kernel
+from monitoring.rbocpd import layout
 from monitoring.rbocpd.scan import Candidates, Predictor, Scan, Streams
 from monitoring.rbocpd.streams import load_streams, save_streams
 from monitoring.weights import AnyWeight
 
-_KIND = "rbocpd-bank/1"
+_KIND = "rbocpd-bank/2"
 
 
 class BankChange(NamedTuple):
@@ -38,6 +38,8 @@ class RBOCPDBank:
         How many there are at first.
     weight, categories, predictor, candidates, max_candidates, per_octave, reseed
         As of ``RBOCPD``. The level is that of each stream: for one over all, divide the rate by S.
+    stride
+        A change is looked for at every ``stride``-th observation alone, not with "hull"; so it is found later by less.
 
     Examples
     --------
@@ -58,10 +60,11 @@ class RBOCPDBank:
         max_candidates: int = 128,
         per_octave: int = 16,
         reseed: bool = True,
+        stride: int = 1,
     ) -> None:
         if streams < 0:
             raise ValueError(f"streams must be at least 0, got {streams}")
-        self._scan = Scan.of(weight, categories, predictor, candidates, max_candidates, per_octave, reseed)
+        self._scan = Scan.of(weight, categories, predictor, candidates, max_candidates, per_octave, reseed, stride)
         self._state = self._scan.empty(streams)
 
     def __len__(self) -> int:
@@ -76,17 +79,17 @@ class RBOCPDBank:
     @property
     def seen(self) -> IntArray:
         """Observations of each stream so far."""
-        return self._state.head[:, kernel.SEEN].copy()
+        return self._state.head[:, layout.SEEN].copy()
 
     @property
     def run_starts(self) -> IntArray:
         """Position in each stream at which its segment begins."""
-        return self._state.head[:, kernel.START].copy()
+        return self._state.head[:, layout.START].copy()
 
     @property
     def counts(self) -> IntArray:
         """How often each category occurred in the current segment, shape (S, K)."""
-        return self._state.head[:, kernel.COUNTS :].copy()
+        return self._state.head[:, layout.COUNTS :].copy()
 
     @property
     def nbytes(self) -> int:
@@ -104,7 +107,9 @@ class RBOCPDBank:
             np.concatenate([state.head, more.head]),
             np.concatenate([state.slack, more.slack]),
             np.concatenate([state.rows, rows]),
+            np.concatenate([state.lengths, np.pad(more.lengths, ((0, 0), (0, spare)))]),
             np.concatenate([state.before, before]),
+            np.concatenate([state.due, np.pad(more.due, ((0, 0), (0, spare)))]),
         )
         return first
 

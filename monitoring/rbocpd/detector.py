@@ -38,12 +38,12 @@ from numpy.typing import ArrayLike
 from monitoring.budget import Budget
 from monitoring.detector import Change, IntArray
 from monitoring.observations import categories_of
-from monitoring.rbocpd import kernel
+from monitoring.rbocpd import layout
 from monitoring.rbocpd.scan import Candidates, Predictor, Scan
 from monitoring.rbocpd.streams import load_streams, save_streams
 from monitoring.weights import AnyWeight
 
-_KIND = "rbocpd/2"
+_KIND = "rbocpd/3"
 _FIRST_STREAM = np.zeros(1, np.int64)
 
 
@@ -107,12 +107,12 @@ class RBOCPD:
     @property
     def seen(self) -> int:
         """Observations so far."""
-        return int(self._state.head[0, kernel.SEEN])
+        return int(self._state.head[0, layout.SEEN])
 
     @property
     def run_start(self) -> int:
         """Position at which the current segment begins (the anchor r)."""
-        return int(self._state.head[0, kernel.START])
+        return int(self._state.head[0, layout.START])
 
     @property
     def run_length(self) -> int:

@@ -1,16 +1,7 @@
 """The inner loop of R-BOCPD: many streams, one observation after the other, on plain arrays.
 
-State of S streams with K categories, up to R forecasters each:
-
-- ``head`` (S, 5 + K) int64: observations seen, start of the segment, forecasters in the first and in the second chain,
-  observations until the test must be looked at again, and how often each category occurred in the segment;
-- ``slack`` (S,) float64: by how much the evidence can still grow before the test must be looked at again, in nats;
-- ``rows`` (S, R, K) int64: for each forecaster, how often each category occurred in the segment before its start. The
-  first row of a chain is the anchor. A hull has two chains, each in one half of the rows; else there is one;
-- ``before`` (S, R) float64: log of the part of its weight and likelihood that no later observation changes, NaN until
-  it is needed.
-
-``plan`` (8,) int64 and ``shape`` (10,) float64 say what to do, see their indices below. The tables hold, for each count
+``monitoring.rbocpd.layout`` says what is in the state of the streams.
+``plan`` (9,) int64 and ``shape`` (12,) float64 say what to do, see their indices below. The tables hold, for each count
 below their length, log Gamma(count + a) - log Gamma(a), log Gamma(count + K a) - log Gamma(K a), the part of the
 statistic that depends on n2 alone, and log(count); a is 1 for Laplace's rule and 1/2 for that of Krichevsky and
 Trofimov. Beyond the tables Stirling's series is used.
@@ -24,26 +15,39 @@ import numpy as np
 
 from monitoring.compiled import compiled
 from monitoring.detector import FloatArray, IntArray
+from monitoring.rbocpd.layout import COUNTS, FIRST, LEFT, SECOND, SEEN, START
+from monitoring.weights import FALLEN
 
-#: Columns of ``head``.
-SEEN, START, FIRST, SECOND, LEFT, COUNTS = range(6)
 #: Entries of ``plan``: K; candidates (see below); most rows of a chain; forecasters per octave; 2 a; whether a new
 #: segment keeps the observations since the change; formula of the weight; how far the look ahead reaches (0: it is not
-#: known by how much the weight can grow, so the test is made at each observation).
-K_, CANDIDATES, CHAIN, PER_OCTAVE, TWICE_A, RESEED, FORMULA, AHEAD = range(8)
+#: known by how much the weight can grow, so the test is made at each observation); starts are multiples of this.
+K_, CANDIDATES, CHAIN, PER_OCTAVE, TWICE_A, RESEED, FORMULA, AHEAD, STRIDE = range(9)
 #: Values of ``plan[CANDIDATES]``.
 HULL, OCTAVES, ALL = range(3)
-#: Entries of ``shape``: five parameters of the weight, and the most that the log weight of a forecaster which is
+#: Entries of ``shape``: seven parameters of the weight, and the most that the log weight of a forecaster which is
 #: not yet born can be within the look ahead; log Gamma(a) and log Gamma(K a); knee and ceiling.
-NEWBORN, SYMBOL, TOTAL, KNEE, CEILING = 5, 6, 7, 8, 9
+NEWBORN, SYMBOL, TOTAL, KNEE, CEILING = range(7, 12)
+#: Columns of an event's integers: position in the batch, stream, index, detected; then counts before, and after.
+POSITION, STREAM, INDEX, DETECTED, EVENT_COUNTS = range(5)
+#: ``shape``, and the tables symbols, totals, after, logs, growths.
+Tables = tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
+#: Of one stream: rows, lengths, before, due.
+Rows = tuple[IntArray, IntArray, FloatArray, IntArray]
+#: Of all: head, slack, rows, lengths, before, due.
+State = tuple[IntArray, FloatArray, IntArray, IntArray, FloatArray, IntArray]
 #: Evidence below this is rounding: two hypotheses can explain a short segment equally well.
 TIE = 1e-9
 #: The look ahead ends this much early, for what rounding may add up to.
 MARGIN = 1e-6
 
-#: Columns of an event's integers: position in the batch, stream, index, detected; then counts before, and after.
-POSITION, STREAM, INDEX, DETECTED, EVENT_COUNTS = range(5)
+#: Observations between two thinnings.
+THINNING = 32
+#: n2 below which it is seldom known for long that a row cannot become positive.
+YOUNG = 256
 
+#: Log of how many horizons a calibrated weight goes on falling.
+LOG_FALLEN = math.log(FALLEN)
+LOG_2 = math.log(2.0)
 HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 
 
@@ -51,7 +55,8 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 def log_gamma_ratio(table: FloatArray, count: int, offset: float, constant: float) -> float:
     """Return log Gamma(count + offset) - log Gamma(offset), the latter given; ``table`` knows it for small counts."""
     if count < len(table):
-        return table[count]  # type: ignore[no-any-return]
+        found: float = table[count]
+        return found
     x = count + offset
     return (x - 0.5) * math.log(x) - x + HALF_LOG_2PI + 1.0 / (12.0 * x) - constant
 
@@ -59,21 +64,36 @@ def log_gamma_ratio(table: FloatArray, count: int, offset: float, constant: floa
 @compiled
 def log_count(table: FloatArray, count: int) -> float:
     """Return log count."""
-    return table[count] if count < len(table) else math.log(count)
+    return float(table[count]) if count < len(table) else math.log(count)
+
+
+@compiled
+def coarse_log(table: FloatArray, count: int, up: int) -> float:
+    """Return a number no less (``up`` 1) or no greater (0) than log count, by a thousandth where ``table`` ends."""
+    value: float
+    if count + up < len(table):
+        value = table[count]
+    elif (count >> 10) + up < len(table):
+        value = table[(count >> 10) + up] + 10.0 * LOG_2
+    else:
+        value = math.log(count)
+    return value
 
 
 @compiled
 def log_before(formula: int, shape: FloatArray, k: int, n1: int) -> float:
     """Return the part of log eta that depends on n1."""
+    value: float
     if formula == 0:
-        return shape[1] * math.log(n1)  # type: ignore[no-any-return]
-    if formula == 1:
-        return shape[0]  # type: ignore[no-any-return]
-    if formula == 2:
-        return shape[0] - math.log(n1) - math.log(n1 + 1)  # type: ignore[no-any-return]
-    value = -0.5 * (k - 1) * math.log(n1)
-    for i in range(1, k):
-        value += math.log(n1 + i)
+        value = shape[1] * math.log(n1)
+    elif formula == 1:
+        value = shape[0]
+    elif formula == 2:
+        value = shape[0] - math.log(n1) - math.log(n1 + 1)
+    else:
+        value = -0.5 * (k - 1) * math.log(n1)
+        for i in range(1, k):
+            value += math.log(n1 + i)
     return value
 
 
@@ -81,7 +101,8 @@ def log_before(formula: int, shape: FloatArray, k: int, n1: int) -> float:
 def log_after(formula: int, shape: FloatArray, k: int, n2: int) -> float:
     """Return the part of log eta that depends on n2."""
     if formula == 0:
-        return shape[1] * math.log(n2)  # type: ignore[no-any-return]
+        found: float = shape[1] * math.log(n2)
+        return found
     if formula == 3:
         value = -0.5 * (k - 1) * math.log(n2)
         for i in range(1, k):
@@ -93,28 +114,32 @@ def log_after(formula: int, shape: FloatArray, k: int, n2: int) -> float:
 @compiled
 def log_total(formula: int, shape: FloatArray, k: int, n: int) -> float:
     """Return the part of log eta that depends on n."""
+    value: float
     if formula == 0:
-        return shape[0] - shape[1] * math.log(n)  # type: ignore[no-any-return]
-    if formula == 1:
-        return -math.log(n)
-    value = 0.0
-    if formula == 2:  # -log C(n + k - 1, k - 1)
+        fallen = min(max(math.log(n) - shape[6], 0.0), LOG_FALLEN)
+        value = shape[0] - shape[1] * math.log(n) - shape[5] * fallen
+    elif formula == 1:
+        value = -math.log(n)
+    elif formula == 2:  # -log C(n + k - 1, k - 1)
+        value = 0.0
         for i in range(1, k):
             value -= math.log(n + i) - math.log(i)
-        return value
-    delta, alpha = shape[0], shape[1]
-    value = 2.0 * (-k / 12.0 - 0.5 * (k - 1) * math.log(2.0 * math.pi) + 0.5 * k * math.log(k))
-    for i in range(1, k):
-        value -= math.log(n + i) + math.log(i)
-    bracket = math.log(4.0 * alpha + 2.0) * delta * delta / (4.0 * n * math.log((alpha + 3.0) * n))
-    return value + alpha * math.log(bracket)  # type: ignore[no-any-return]
+    else:
+        delta, alpha = shape[0], shape[1]
+        value = 2.0 * (-k / 12.0 - 0.5 * (k - 1) * math.log(2.0 * math.pi) + 0.5 * k * math.log(k))
+        for i in range(1, k):
+            value -= math.log(n + i) + math.log(i)
+        bracket = math.log(4.0 * alpha + 2.0) * delta * delta / (4.0 * n * math.log((alpha + 3.0) * n))
+        value += alpha * math.log(bracket)
+    return value
 
 
 @compiled
 def after_of(plan: IntArray, shape: FloatArray, after: FloatArray, n2: int) -> float:
     """Return the part of the statistic that depends on n2 alone."""
     if n2 < len(after):
-        return after[n2]  # type: ignore[no-any-return]
+        found: float = after[n2]
+        return found
     k = plan[K_]
     return log_after(plan[FORMULA], shape, k, n2) - log_gamma_ratio(
         after[:0], n2, 0.5 * plan[TWICE_A] * k, shape[TOTAL]
@@ -143,62 +168,56 @@ def part_before(counts: IntArray, plan: IntArray, shape: FloatArray, symbols: Fl
 
 @compiled
 def statistic(
-    head: IntArray,
-    rows: IntArray,
-    before: FloatArray,
-    plan: IntArray,
-    shape: FloatArray,
-    symbols: FloatArray,
-    totals: FloatArray,
-    after: FloatArray,
-    logs: FloatArray,
-    growths: FloatArray,
-    scratch: FloatArray,
+    head: IntArray, held: Rows, plan: IntArray, tables: Tables, scratch: FloatArray, every: bool
 ) -> tuple[int, float, float]:
     """Return the row of the best change in one stream, its evidence, and from where on evidence must be watched.
 
-    The last is the greatest value of those that may become positive within the look ahead, the growth of the weight
-    included. An observation o adds log(PRED_s(o) / PRED_r(o)) to the evidence of s. That is at most the anchor's
-    loss -log PRED_r(o), which ``advance`` counts; and for all of the J observations ahead at most J (ratio - 1), with
-    the ratio that J times the same o would bring about. What stays negative by the second bound is left out.
+    Unless ``every`` row is asked for, those are passed over that cannot become positive within the look ahead. So is
+    what is returned, where nothing is positive: no more than that.
+
+    An observation o adds log(PRED_s(o) / PRED_r(o)) to the evidence of s, at most PRED_s(o) / PRED_r(o) - 1. During J
+    observations that is at most what it would be if all of them were the same o, and the weight grows by no more than
+    its exponents over n2 with each. From this follows for how many of them the evidence stays negative, which is
+    noted in ``due``; J of about the root of n2 tells the most. Where these are fewer than the look ahead, the row is
+    watched: the last value returned is the greatest of their evidences, the growth of the weight within the look ahead
+    included. It grows by at most the anchor's loss -log PRED_r(o) with an observation, which ``advance`` counts.
     """
+    rows, lengths, before, due = held
+    shape, symbols, totals, after, logs, growths = tables
     k, ahead = plan[K_], plan[AHEAD]
     a = 0.5 * plan[TWICE_A]
-    reach = ahead - 1 + a
-    counts = head[COUNTS : COUNTS + k]
-    n = head[SEEN] - head[START]
+    counts, seen = head[COUNTS : COUNTS + k], head[SEEN]
+    n = seen - head[START]
     if n < 2:
         return -1, -np.inf, shape[NEWBORN]
     anchor = log_gamma_ratio(totals, n, a * k, shape[TOTAL])
     for o in range(k):
         anchor -= log_gamma_ratio(symbols, counts[o], a, shape[SYMBOL])
+        scratch[o] = 1.0 / (counts[o] + a)
     whole = log_total(plan[FORMULA], shape, k, n) + anchor
-    known = counts.max() < len(symbols)
-    for o in range(k):
-        scratch[o] = (n + ahead - 1 + a * k) / (counts[o] + a)
     late = plan[FORMULA] == 0 and shape[2] > 0.0
     knee, ceiling = shape[KNEE] * n, shape[CEILING] * n
     log_knee = shape[3] + log_count(logs, n)
+    grows = shape[1] + shape[2]
     best, evidence, bound = -1, -np.inf, shape[NEWBORN]
     for chain in range(2):
         first = chain * plan[CHAIN] + 1
         last = first + head[FIRST + chain] - 1
         for row in range(first, last):
+            if due[row] >= seen + ahead and not every:
+                continue
             if math.isnan(before[row]):
                 before[row] = part_before(rows[row], plan, shape, symbols, totals)
             value = before[row]
-            n2 = 0
-            if known:
+            n2 = n - lengths[row]
+            if n2 < len(symbols):
                 for o in range(k):
-                    count = counts[o] - rows[row, o]
-                    n2 += count
-                    value += symbols[count]
+                    value += symbols[counts[o] - rows[row, o]]
+                value += after[n2]
             else:
                 for o in range(k):
-                    count = counts[o] - rows[row, o]
-                    n2 += count
-                    value += log_gamma_ratio(symbols, count, a, shape[SYMBOL])
-            value += after[n2] if n2 < len(after) else after_of(plan, shape, after, n2)
+                    value += log_gamma_ratio(symbols, counts[o] - rows[row, o], a, shape[SYMBOL])
+                value += after_of(plan, shape, after, n2)
             if late:
                 area = float(n - n2) * n2
                 if area >= ceiling:
@@ -209,85 +228,116 @@ def statistic(
                 best, evidence = row, value
             if ahead:
                 most = value + whole + growths[min(n2, len(growths) - 1)]
-                if most > bound:
-                    ratio = 0.0
-                    for o in range(k):
-                        ratio = max(ratio, (counts[o] - rows[row, o] + reach) * scratch[o])
-                    if most + ahead * (ratio / (n2 + ahead - 1 + a * k) - 1.0) > -MARGIN:
-                        bound = most
+                if n2 < YOUNG and most <= bound:
+                    continue  # watched with another one
+                reach = max(ahead, int(1.5 * math.sqrt(n2)))
+                ratio = 0.0
+                for o in range(k):
+                    ratio = max(ratio, (counts[o] - rows[row, o] + a + reach - 1) * scratch[o])
+                ratio *= (n + reach - 1 + a * k) / (n2 + reach - 1 + a * k)
+                rate = ratio - 1.0 + grows / n2
+                room = -MARGIN - value - whole
+                if room > rate * ahead:
+                    due[row] = seen + (reach if room > rate * reach else int(room / rate))
+                else:
+                    bound = max(bound, most)
     return best, evidence + whole, bound
 
 
 @compiled
-def drop_crowded(rows: IntArray, before: FloatArray, first: int, length: int, n: int) -> None:
-    """Remove the inner forecaster of a chain whose neighbours are nearest to each other for its age."""
-    where, least = 1, np.inf
-    for i in range(1, length - 1):
-        row = first + i
-        near = rows[row + 1].sum() - rows[row - 1].sum()
-        room = near / (n - rows[row].sum() + 1)
-        if room < least:
-            where, least = i, room
-    for row in range(first + where, first + length - 1):
-        rows[row] = rows[row + 1]
-        before[row] = before[row + 1]
+def move(held: Rows, source: int, target: int) -> None:
+    """Put a forecaster into another row."""
+    rows, lengths, before, due = held
+    for o in range(rows.shape[1]):
+        rows[target, o] = rows[source, o]
+    lengths[target] = lengths[source]
+    before[target] = before[source]
+    due[target] = due[source]
 
 
 @compiled
-def thin(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> None:
+def drop_crowded(held: Rows, first: int, length: int, n: int) -> None:
+    """Remove the inner forecaster of a chain whose neighbours are nearest to each other for its age."""
+    lengths, where, least = held[1], 1, np.inf
+    for i in range(1, length - 1):
+        row = first + i
+        room = (lengths[row + 1] - lengths[row - 1]) / (n - lengths[row] + 1)
+        if room < least:
+            where, least = i, room
+    for row in range(first + where, first + length - 1):
+        move(held, row + 1, row)
+
+
+@compiled
+def thin(head: IntArray, held: Rows, plan: IntArray, oldest: int) -> None:
     """Keep of the starts that are a multiple of 2**l, and of no higher power, those younger than 2**l times 2 m.
 
     So at most m of each octave of age remain, and a start of any age lies within a share 1/m of it. The anchor stays.
+    Only starts up to the age ``oldest`` are looked at.
     """
-    kept = 1
-    for row in range(1, head[FIRST]):
-        start = head[START] + rows[row].sum()
+    n, lengths = head[SEEN] - head[START], held[1]
+    begin = head[FIRST]
+    while begin > 1 and n - lengths[begin - 1] <= oldest:
+        begin -= 1
+    kept = begin
+    for row in range(begin, head[FIRST]):
+        start = head[START] + lengths[row]
         if head[SEEN] - start <= 2 * plan[PER_OCTAVE] * (start & -start):
             if kept != row:
-                rows[kept] = rows[row]
-                before[kept] = before[row]
+                move(held, row, kept)
             kept += 1
     head[FIRST] = kept
 
 
 @compiled
-def append(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray) -> bool:
-    """Add the forecaster that begins at the next observation to a chain; return False if there is no room for it."""
+def append(head: IntArray, held: Rows, plan: IntArray) -> bool:
+    """Add the forecaster that begins at the next observation, if one may; return False if there is no room for it."""
+    if plan[CANDIDATES] == OCTAVES:
+        # Young starts are thinned often, older ones half as often with each octave: about three of them a time.
+        n = head[SEEN] - head[START]
+        if n % THINNING == 0:
+            thin(head, held, plan, 6 * (n & -n))
+        if head[FIRST] == plan[CHAIN]:
+            thin(head, held, plan, n)
     row = head[FIRST]
+    if row and head[SEEN] % plan[STRIDE]:
+        return True
     if row == plan[CHAIN]:
-        if plan[CANDIDATES] == OCTAVES:
-            thin(head, rows, before, plan)
-        row = head[FIRST]
-        if row == plan[CHAIN]:
-            return False
+        return False
+    rows, lengths, before, due = held
     for o in range(plan[K_]):
         rows[row, o] = head[COUNTS + o]
+    lengths[row] = head[SEEN] - head[START]
     before[row] = np.nan
+    due[row] = 0
     head[FIRST] = row + 1
     return True
 
 
 @compiled
-def restart(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray, best: int) -> None:
+def restart(head: IntArray, held: Rows, plan: IntArray, best: int) -> None:
     """Begin a new segment: at the change in row ``best`` with what was seen since, or empty after now."""
     k, chain = plan[K_], plan[CHAIN]
+    rows, lengths, before, due = held
     head[LEFT] = 0
     if not plan[RESEED]:
         head[START] = head[SEEN]
         head[FIRST : SECOND + 1] = 0
         head[COUNTS : COUNTS + k] = 0
         return
-    shift = rows[best].copy()
-    n1 = shift.sum()
+    shift, n1 = rows[best].copy(), lengths[best]
     for side in range(2 if plan[CANDIDATES] == HULL else 1):
         first = side * chain
         rows_kept = 1
         for row in range(first, first + head[FIRST + side]):
-            if rows[row].sum() > n1:
+            if lengths[row] > n1:
                 rows[first + rows_kept] = rows[row] - shift
+                lengths[first + rows_kept] = lengths[row] - n1
                 before[first + rows_kept] = np.nan
+                due[first + rows_kept] = 0
                 rows_kept += 1
         rows[first] = 0
+        lengths[first] = 0
         before[first] = np.nan
         head[FIRST + side] = rows_kept
     head[COUNTS : COUNTS + k] -= shift
@@ -296,20 +346,12 @@ def restart(head: IntArray, rows: IntArray, before: FloatArray, plan: IntArray, 
 
 @compiled
 def advance(
-    head: IntArray,
-    slack: FloatArray,
-    rows: IntArray,
-    before: FloatArray,
+    state: State,
     streams: IntArray,
     xs: IntArray,
     begin: int,
     plan: IntArray,
-    shape: FloatArray,
-    symbols: FloatArray,
-    totals: FloatArray,
-    after: FloatArray,
-    logs: FloatArray,
-    growths: FloatArray,
+    tables: Tables,
     scratch: FloatArray,
     events: IntArray,
     evidences: FloatArray,
@@ -326,23 +368,26 @@ def advance(
     tuple
         The first i that was not taken, and the number of events written.
     """
+    head, slack, rows, lengths, before, due = state
+    shape, symbols, totals, _, logs, _ = tables
     k, ahead = plan[K_], plan[AHEAD]
-    a = 0.5 * plan[TWICE_A]
     hull = plan[CANDIDATES] == HULL
-    found = 0
-    current = -1
+    found, current = 0, -1
     for i in range(begin, len(xs)):
         if found == len(events):
             return i, found
         x = xs[i]
         if streams[i] != current:
             current = streams[i]
-            mine, its_rows, its_before = head[current], rows[current], before[current]
+            mine, its_rows, its_lengths = head[current], rows[current], lengths[current]
+            its_before, its_due = before[current], due[current]
+            held = its_rows, its_lengths, its_before, its_due
         if not hull:
-            if not append(mine, its_rows, its_before, plan):
+            if not append(mine, held, plan):
                 return i, found
         elif mine[SEEN] == mine[START]:
             its_rows[0], its_rows[plan[CHAIN]] = 0, 0
+            its_lengths[0], its_lengths[plan[CHAIN]] = 0, 0
             mine[FIRST], mine[SECOND] = 1, 1
         else:
             # The lower hull (side 0) of the points (observations, ones among them), or the upper one. A start before a
@@ -354,17 +399,19 @@ def advance(
             last = first + mine[FIRST + side] - 1
             while last > first:
                 below = its_rows[last - 1, 1]
-                left = its_rows[last - 1, 0] + below
-                dx, dy = its_rows[last, 0] + its_rows[last, 1] - left, its_rows[last, 1] - below
+                left = its_lengths[last - 1]
+                dx, dy = its_lengths[last] - left, its_rows[last, 1] - below
                 if (1 - 2 * side) * (dx * (ones - below) - dy * (zeros + ones - left)) > 0:
                     break
                 last -= 1
             last += 1
             if last - first == plan[CHAIN]:
-                drop_crowded(its_rows, its_before, first, plan[CHAIN], zeros + ones)
+                drop_crowded(held, first, plan[CHAIN], zeros + ones)
                 last -= 1
             its_rows[last, 0], its_rows[last, 1] = zeros, ones
+            its_lengths[last] = zeros + ones
             its_before[last] = np.nan
+            its_due[last] = 0
             mine[FIRST + side] = last - first + 1
         if mine[LEFT] > 0:
             # What the anchor loses on x is the most that any evidence can grow by, its weight apart.
@@ -372,16 +419,14 @@ def advance(
             if n + 1 < len(totals):
                 loss = totals[n + 1] - totals[n] - symbols[count + 1] + symbols[count]
             else:
-                loss = math.log((n + a * k) / (count + a))
+                loss = coarse_log(logs, n + k, 1) - coarse_log(logs, count, 0)
             slack[current] -= loss
             mine[LEFT] = 0 if slack[current] < MARGIN else mine[LEFT] - 1
         mine[COUNTS + x] += 1
         mine[SEEN] += 1
         if mine[LEFT] > 0:
             continue
-        best, evidence, bound = statistic(
-            mine, its_rows, its_before, plan, shape, symbols, totals, after, logs, growths, scratch
-        )
+        best, evidence, bound = statistic(mine, held, plan, tables, scratch, False)
         if climbing and evidence > TIE:
             shape[0] -= evidence
             shape[NEWBORN] -= evidence
@@ -395,11 +440,11 @@ def advance(
         counts = its_rows[best]
         events[found, POSITION] = i
         events[found, STREAM] = current
-        events[found, INDEX] = mine[START] + counts.sum()
+        events[found, INDEX] = mine[START] + its_lengths[best]
         events[found, DETECTED] = mine[SEEN] - 1
         events[found, EVENT_COUNTS : EVENT_COUNTS + k] = counts
         events[found, EVENT_COUNTS + k : EVENT_COUNTS + 2 * k] = mine[COUNTS : COUNTS + k] - counts
         evidences[found] = evidence
         found += 1
-        restart(mine, its_rows, its_before, plan, best)
+        restart(mine, held, plan, best)
     return len(xs), found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -12,9 +12,17 @@ import numpy as np
 
 from monitoring.budget import PREDICTOR, Budget
 from monitoring.detector import Change, FloatArray, IntArray
-from monitoring.rbocpd import kernel, tables
+from monitoring.rbocpd import kernel, layout, tables
 from monitoring.state import Scalar
-from monitoring.weights import AnytimeWeight, AnyWeight, ShapedWeight, TheoremWeight, loaded_weight, saved_weight
+from monitoring.weights import (
+    PARAMETERS,
+    AnytimeWeight,
+    AnyWeight,
+    ShapedWeight,
+    TheoremWeight,
+    loaded_weight,
+    saved_weight,
+)
 
 Predictor = Literal["laplace", "kt"]
 Candidates = Literal["hull", "octaves", "all"]
@@ -29,21 +37,34 @@ _SPARE = 32
 _AHEAD = 64
 #: So many n2 have a bound of their own on how much the weight can grow within the look ahead; it falls with n2.
 _GROWTHS = 4096
+#: No evidence is as great, in nats.
+_NEVER = 1e6
 
 
 @dataclass(slots=True)
 class Streams:
-    """State of S streams as plain arrays; ``monitoring.rbocpd.kernel`` says what they hold."""
+    """State of S streams as plain arrays; ``monitoring.rbocpd.layout`` says what they hold."""
 
     head: IntArray
     slack: FloatArray
     rows: IntArray
+    lengths: IntArray
     before: FloatArray
+    due: IntArray
+
+    @property
+    def arrays(self) -> kernel.State:
+        """All of them."""
+        return self.head, self.slack, self.rows, self.lengths, self.before, self.due
+
+    def held(self, stream: int) -> kernel.Rows:
+        """The forecasters of one stream."""
+        return self.rows[stream], self.lengths[stream], self.before[stream], self.due[stream]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        return self.head.nbytes + self.slack.nbytes + self.rows.nbytes + self.before.nbytes
+        return sum(array.nbytes for array in self.arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +78,7 @@ class Scan:
     max_candidates: int
     per_octave: int
     reseed: bool
+    stride: int = 1
 
     @classmethod
     def of(
@@ -68,6 +90,7 @@ class Scan:
         max_candidates: int,
         per_octave: int,
         reseed: bool,
+        stride: int = 1,
     ) -> Scan:
         """Fill in what is left open, and refuse what is impossible."""
         if categories < 2:
@@ -91,9 +114,11 @@ class Scan:
             raise ValueError(f"TheoremWeight is useless beyond 10 categories, got {categories}: take AnytimeWeight")
         if max_candidates < 8:
             raise ValueError(f"max_candidates must be at least 8, got {max_candidates}")
+        if stride < 1 or (stride > 1 and candidates == "hull"):
+            raise ValueError(f"stride must be at least 1, and 1 for candidates 'hull', got {stride}")
         if per_octave < 2:
             raise ValueError(f"per_octave must be at least 2, got {per_octave}")
-        return cls(weight, categories, predictor, candidates, max_candidates, per_octave, reseed)
+        return cls(weight, categories, predictor, candidates, max_candidates, per_octave, reseed, stride)
 
     @property
     def chain(self) -> int:
@@ -113,23 +138,47 @@ class Scan:
         """Return the state of streams that have not begun."""
         rows = 2 * self.chain if self.candidates == "hull" else self.chain
         return Streams(
-            np.zeros((streams, kernel.COUNTS + self.categories), np.int64),
+            np.zeros((streams, layout.COUNTS + self.categories), np.int64),
             np.zeros(streams),
             np.zeros((streams, rows, self.categories), np.int64),
+            np.zeros((streams, rows), np.int64),
             np.full((streams, rows), np.nan),
+            np.zeros((streams, rows), np.int64),
         )
 
     def run(self, state: Streams, streams: IntArray, xs: IntArray) -> list[tuple[int, int, Change]]:
         """Give each stream its observations in turn; return position in the batch, stream and change of each alarm."""
         return self._advance(state, streams, xs, _machine(self.weight, self.categories, self.predictor))
 
-    def greatest(self, xs: IntArray) -> float:
-        """Return the greatest evidence that a scale of 1 would have in a stream without a restart, or -log scale."""
+    def greatest(self, xs: IntArray, windows: Sequence[int]) -> list[float]:
+        """Return the greatest evidence in parts of a stream that is never restarted, at least that of this weight's 0.
+
+        Parameters
+        ----------
+        xs
+            The stream.
+        windows
+            Where the first part begins, and where each ends.
+
+        Returns
+        -------
+        list of float
+            Of each part, as -log of the scale that just raises no alarm in it.
+        """
         machine = _machine(self.weight, self.categories, self.predictor)
-        level = machine.arrays[0].copy()
-        climbing = _Machine(machine.ahead, (level, *machine.arrays[1:]))
-        self._advance(self.empty(1), np.zeros(len(xs), np.int64), xs, climbing, climbing=True)
-        return float(-level[0])
+        quiet = machine.arrays[0].copy()
+        quiet[[0, kernel.NEWBORN]] = -_NEVER
+        state, begin, found = self.empty(1), 0, []
+        for place, end in enumerate(windows):
+            level = machine.arrays[0].copy() if place else quiet
+            state.head[:, layout.LEFT] = 0
+            state.due[:] = 0
+            piece = xs[begin:end]
+            climbing = _Machine(machine.ahead if place else _AHEAD, (level, *machine.arrays[1:]))
+            self._advance(state, np.zeros(len(piece), np.int64), piece, climbing, climbing=True)
+            found.append(float(-level[0]))
+            begin = end
+        return found[1:]
 
     def _advance(
         self, state: Streams, streams: IntArray, xs: IntArray, machine: _Machine, *, climbing: bool = False
@@ -137,25 +186,16 @@ class Scan:
         found: list[tuple[int, int, Change]] = []
         k = self.categories
         events, evidences = np.empty((_EVENTS, kernel.EVENT_COUNTS + 2 * k), np.int64), np.empty(_EVENTS)
-        shape, symbols, totals, after, logs, growths = machine.arrays
         scratch = np.empty(k)
         begin = 0
         while begin < len(xs):
             taken, count = kernel.advance(
-                state.head,
-                state.slack,
-                state.rows,
-                state.before,
+                state.arrays,
                 streams,
                 xs,
                 begin,
                 self._plan(state, machine.ahead),
-                shape,
-                symbols,
-                totals,
-                after,
-                logs,
-                growths,
+                machine.arrays,
                 scratch,
                 events,
                 evidences,
@@ -174,18 +214,18 @@ class Scan:
         """Return the evidence of the best change in one stream now."""
         machine = _machine(self.weight, self.categories, self.predictor)
         plan, scratch = self._plan(state, machine.ahead), np.empty(self.categories)
-        head, rows, before = state.head[stream], state.rows[stream], state.before[stream]
-        _, evidence, _ = kernel.statistic(head, rows, before, plan, *machine.arrays, scratch)
+        head, held = state.head[stream], state.held(stream)
+        _, evidence, _ = kernel.statistic(head, held, plan, machine.arrays, scratch, True)
         return float(evidence)
 
     def starts(self, state: Streams, stream: int) -> IntArray:
         """Return the starts of the forecasters of one stream in ascending order."""
-        head, rows = state.head[stream], state.rows[stream]
-        if head[kernel.FIRST] == 0:  # the anchor comes with the first observation
-            return np.array([head[kernel.START]], np.int64)
+        head, lengths = state.head[stream], state.lengths[stream]
+        if head[layout.FIRST] == 0:  # the anchor comes with the first observation
+            return np.array([head[layout.START]], np.int64)
         second = self.chain
-        held = [rows[: head[kernel.FIRST]], rows[second : second + head[kernel.SECOND]]]
-        starts: IntArray = np.unique(np.concatenate(held).sum(axis=1)) + head[kernel.START]
+        held = [lengths[: head[layout.FIRST]], lengths[second : second + head[layout.SECOND]]]
+        starts: IntArray = np.unique(np.concatenate(held)) + head[layout.START]
         return starts
 
     def _plan(self, state: Streams, ahead: int) -> IntArray:
@@ -193,7 +233,7 @@ class Scan:
         return np.array(
             [
                 *(self.categories, _CANDIDATES[self.candidates], chain, self.per_octave, _TWICE_A[self.predictor]),
-                *(self.reseed, self.weight.formula, ahead),
+                *(self.reseed, self.weight.formula, ahead, self.stride),
             ],
             np.int64,
         )
@@ -207,6 +247,7 @@ class Scan:
             "max_candidates": self.max_candidates,
             "per_octave": self.per_octave,
             "reseed": self.reseed,
+            "stride": self.stride,
             **saved_weight(self.weight),
         }
 
@@ -224,8 +265,7 @@ class _Machine:
     """What the kernel needs to evaluate a weight: parameters and tables."""
 
     ahead: int
-    #: ``shape``, and the tables symbols, totals, after, logs, growths, as the kernel takes them.
-    arrays: tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]
+    arrays: kernel.Tables
 
 
 @lru_cache(maxsize=64)
@@ -234,7 +274,8 @@ def _machine(weight: AnyWeight, categories: int, predictor: Predictor) -> _Machi
     ahead, newborn = _look_ahead(weight, categories) if isinstance(weight, ShapedWeight) else (0, 0.0)
     constants = (math.lgamma(0.5 * twice_a), math.lgamma(0.5 * twice_a * categories))
     bounds = (weight.knee, weight.ceiling) if isinstance(weight, ShapedWeight) else (0.0, 0.0)
-    shape = np.array([*weight.parameters, newborn, *constants, *bounds])
+    unused = [0.0] * (PARAMETERS - len(weight.parameters))
+    shape = np.array([*weight.parameters, *unused, newborn, *constants, *bounds])
     symbols, totals = tables.log_gamma_ratios(twice_a), tables.log_gamma_ratios(twice_a * categories)
     after = np.empty(tables.LENGTH)
     plan = np.zeros(kernel.AHEAD + 1, np.int64)
@@ -268,6 +309,8 @@ def _grow(state: Streams) -> None:
     """Double the rows of all streams."""
     state.rows = np.concatenate([state.rows, np.zeros_like(state.rows)], axis=1)
     state.before = np.concatenate([state.before, np.full_like(state.before, np.nan)], axis=1)
+    state.lengths = np.concatenate([state.lengths, np.zeros_like(state.lengths)], axis=1)
+    state.due = np.concatenate([state.due, np.zeros_like(state.due)], axis=1)
 
 
 def _change(event: IntArray, evidence: float, k: int) -> Change:

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 
 import training.evaluation
 from tests.training.arrays import Bandit
-from training.evaluation import ESTIMATORS, Estimator, LoggedRows, difference, estimate
+from training.evaluation import ESTIMATORS, SLATE_ESTIMATORS, Estimator, LoggedRows, difference, estimate
 
 every_estimator = pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 
@@ -62,8 +62,9 @@ def test_every_estimator_of_the_package_is_registered_under_its_name() -> None:
                 and not getattr(value, "_is_protocol", False)
             ):
                 found.add(value)
-    assert found == {type(estimator) for estimator in ESTIMATORS.values()}
+    assert found == {type(estimator) for estimator in (*ESTIMATORS.values(), *SLATE_ESTIMATORS.values())}
     assert all(estimator.name == name for name, estimator in ESTIMATORS.items())
+    assert all(estimator.name == name for name, estimator in SLATE_ESTIMATORS.items())
 
 
 @every_estimator

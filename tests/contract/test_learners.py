@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import itertools
+import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,11 +15,14 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+import engine.oracles
 from engine.config import OracleConfig
 from engine.oracles import LEARNERS, STORED, Columns, Learner, Oracle, UncertainOracle, learn_events, learner_of
+from engine.oracles.ensemble import EnsembleLearner, bootstrap_weights
 from engine.oracles.events import EventLearner
 from engine.oracles.linear import LinearLearner
 from engine.oracles.reduction import ReducedLearner
+from engine.oracles.refitted import RefittedLearner
 from engine.oracles.window import WindowLearner
 from tests.contract.learning import ACTIONS, COLUMNS, Feedback, events_of
 
@@ -26,6 +31,7 @@ Float64 = NDArray[np.float64]
 CONFIGS: dict[str, dict[str, Any]] = {
     "linear": {"kind": "linear"},
     "online_linear": {"kind": "online_linear", "bits": 12, "interactions": ["context:context", "action:id"]},
+    "online_linear from above": {"kind": "online_linear", "bits": 12, "start": "high"},
     "online_logistic": {"kind": "online_logistic", "bits": 12},
     "ridge": {"kind": "recursive_ridge"},
     "ridge shared": {"kind": "recursive_ridge", "structure": "shared"},
@@ -35,6 +41,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "trees": {"kind": "trees", "trees": 20, "every": 120, "memory": 1_500},
     "trees continued": {"kind": "trees", "trees": 10, "every": 60, "update": "continue"},
     "sklearn": {"kind": "sklearn", "estimator": "Ridge", "every": 120, "memory": 200},
+    "sklearn boosted": {
+        "kind": "sklearn",
+        "estimator": "HistGradientBoostingRegressor",
+        "parameters": {"max_iter": 20},
+    },
+    "sklearn online": {"kind": "sklearn", "estimator": "SGDRegressor", "parameters": {"eta0": 0.05}},
+    "sklearn perceptron": {
+        "kind": "sklearn",
+        "estimator": "MLPRegressor",
+        "parameters": {"learning_rate_init": 0.01},
+        "max_actions": 4,
+    },
     "ensemble": {"kind": "ensemble", "members": 3, "base": {"kind": "online_linear", "bits": 10}},
     "cover": {"kind": "cover", "policies": 3, "base": {"kind": "online_linear", "bits": 10}},
     "intercepts": {"kind": "intercepts"},
@@ -73,9 +91,18 @@ def bits(arrays: Mapping[str, NDArray[np.generic]]) -> dict[str, bytes]:
     return {key: np.asarray(array).tobytes() for key, array in arrays.items()}
 
 
-def test_every_kind_of_the_configuration_is_held_to_this() -> None:
+def test_every_learner_of_the_package_is_held_to_this() -> None:
+    found = set()
+    for module in pkgutil.iter_modules(engine.oracles.__path__, "engine.oracles."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and "kind" in vars(value) and {"partial_fit", "from_arrays"} <= set(dir(value)):
+                found.add(value)
+    assert found == set(STORED.values())
+    assert set(THRICE) == set(CONFIGS)
+    made_of = {type(made(name)) for name in CONFIGS}
+    assert made_of == found - {WindowLearner, ReducedLearner}  # which have tests of their own below
     assert {config["kind"] for config in CONFIGS.values()} == set(LEARNERS)
-    assert set(STORED) == {*LEARNERS, "window", "reduced"}
+    assert set(STORED) == {*LEARNERS, "sklearn_online", "window", "reduced"}
 
 
 @every_kind
@@ -188,6 +215,74 @@ def test_a_row_without_weight_teaches_nothing_and_bad_rows_are_refused(name: str
         assert_allclose(
             scores(learner, learner.oracle(), fresh), scores(other, other.oracle(), fresh), rtol=0.0, atol=1e-9
         )
+
+
+#: What is promised of a weight of 3: how far the learner then is from one that learned the row three times, as a share
+#: of how far that one is from one that learned it once. 0: the same, but for rounding.
+THRICE: dict[str, float] = {
+    "linear": 0.0,
+    "online_linear": 0.15,  # the adaptive rate sees one gradient, not three that shrink
+    "online_linear from above": 0.15,
+    "online_logistic": 0.05,
+    "ridge": 0.0,
+    "ridge shared": 0.0,
+    "ridge forgetting": 0.5,  # forgets by the row
+    "ridge fourier": 0.0,
+    "ridge neural": 0.0,
+    "trees": 0.7,  # leaves and categories have least numbers of rows, and bins hold rows
+    "trees continued": 0.7,
+    "sklearn": 0.0,  # Ridge: as far as the estimator takes sample_weight for a number of rows
+    "sklearn boosted": 0.7,
+    "sklearn online": 0.4,  # one step that is three times as long
+    "sklearn perceptron": 1.5,  # Adam's steps are of one length: a weight counts beside the others of a step alone
+    "ensemble": 0.7,  # draws its own weights by the row
+    "cover": 0.25,
+    "intercepts": 0.05,  # its oracle learns in between
+}
+
+
+def by_weight(name: str, rows: NDArray[np.int64], weights: Float64) -> Float64:
+    """Return what a learner expects that was taught rows of one stream; the first 60, of weight 1, warm it up."""
+    data, fresh = Feedback(360, seed=20), Feedback(200, seed=120)
+    counts = {"memory": 5_000, "every": 5_000}  # both count rows
+    config = {**CONFIGS[name], **(counts if name.startswith("trees") or name in ("sklearn", "sklearn boosted") else {})}
+    learner = learner_of(TypeAdapter(OracleConfig).validate_python(config), COLUMNS)
+    for part in (slice(0, 60), slice(60, None)):
+        taught, w = rows[part], weights[part]
+        X, actions, rewards = data.X[taught], [data.actions[i] for i in taught], data.rewards[taught]
+        if isinstance(learner, EventLearner):
+            learner.learn_events(events_of(X, actions, rewards, w))
+        else:
+            learner.partial_fit(X, actions, rewards, w)
+    if isinstance(learner, RefittedLearner):
+        learner.refit()
+    return scores(learner, learner.oracle(), fresh)
+
+
+@every_kind
+def test_a_weight_of_three_is_the_row_three_times_as_far_as_is_promised(name: str) -> None:
+    rows = np.arange(360)
+    times = np.where((Feedback(360, seed=20).rewards > 0.5) & (rows >= 60), 3, 1)
+    repeated = np.repeat(rows, times)
+    thrice = by_weight(name, repeated, np.ones(len(repeated)))
+    weighted, once = by_weight(name, rows, times.astype(np.float64)), by_weight(name, rows, np.ones(360))
+    if THRICE[name] == 0.0:
+        assert_allclose(weighted, thrice, rtol=0.0, atol=1e-9)
+    else:
+        off, apart = (float(np.sqrt(np.mean((each - thrice) ** 2))) for each in (weighted, once))
+        assert off <= THRICE[name] * apart
+    assert np.abs(weighted - once).max() > 0.01  # every kind takes weights
+
+
+def test_each_member_of_an_ensemble_learns_by_the_weight_of_the_row_times_its_own() -> None:
+    data, fresh = Feedback(200, seed=21), Feedback(40, seed=22)
+    whole = EnsembleLearner([LinearLearner(5) for _ in range(3)], seed=7)
+    teach(whole, data)
+    drawn = bootstrap_weights(0, 200, 3, 7, poisson=True)
+    for member, mine in zip(whole.members, drawn, strict=True):
+        alone = LinearLearner(5)
+        alone.partial_fit(data.X, data.actions, data.rewards, data.weights * mine)
+        assert scores(member, member.oracle(), fresh).tobytes() == scores(alone, alone.oracle(), fresh).tobytes()
 
 
 @pytest.mark.parametrize("learning", ["plain", "mtr", "ips", "dr"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -17,9 +18,9 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from engine.config import FourierConfig, PolicyConfig, RecursiveRidgeConfig
-from engine.config.oracle import ESTIMATORS
-from engine.oracles import Columns, Events, LightGBMOracle, LinearLearner
+from engine.config import DecisionPoint, FourierConfig, PolicyConfig, RecursiveRidgeConfig
+from engine.config.oracle import ESTIMATORS, Estimator, SklearnConfig
+from engine.oracles import Columns, Events, LightGBMOracle, LinearLearner, make_learner
 from engine.oracles.ensemble import bootstrap_weights
 from engine.oracles.in_process import InProcessLearner
 from engine.oracles.online import OnlineLinearLearner, OnlineLogisticLearner
@@ -27,6 +28,7 @@ from engine.oracles.online_kernels import logistic_move, place
 from engine.oracles.recursive_ridge import RecursiveRidgeLearner
 from engine.oracles.reduction import estimates, reduce
 from engine.oracles.sklearn import SklearnOracle, design
+from engine.oracles.sklearn_learners import estimator_of
 
 Float64 = NDArray[np.float64]
 
@@ -181,6 +183,16 @@ def test_no_importance_overshoots() -> None:
         assert found == pytest.approx(0.75, abs=1e-3)
 
 
+def test_what_was_never_tried_is_expected_at_the_end_of_the_range_that_is_chosen() -> None:
+    for start, expected in (("low", -2.0), ("high", 3.0)):
+        learner = OnlineLinearLearner(Columns(2, 0, -2.0, 3.0), interactions=("context:id",), start=start)
+        X = np.zeros((1, 2), np.float32)
+        assert learner.oracle().predict(X, np.zeros(1, np.int64)).tolist() == [expected]
+        for _ in range(30):
+            learner.partial_fit(X, ["a"], np.array([1.0]))
+        assert learner.oracle().predict(X, np.ones(1, np.int64))[0] == pytest.approx(1.0, abs=0.05)
+
+
 def test_units_of_features_do_not_matter_to_first_order_updates() -> None:
     X, actions, rewards, _ = data(800, 4)
     scale = np.array([1e-6, 1.0, 1e6, 1e3], np.float32)
@@ -215,17 +227,48 @@ def test_the_c_interface_gives_the_numbers_of_the_booster_bit_for_bit(seed: int)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_arrays_predict_what_scikit_learn_predicts(name: str) -> None:
+def test_arrays_predict_what_scikit_learn_predicts(name: Estimator) -> None:
     X, _, rewards, _ = data(300, 4)
     codes = np.arange(300) % 4
     modules = (sklearn.linear_model, sklearn.neural_network, sklearn.tree, sklearn.ensemble)
     kind = next(getattr(module, name) for module in modules if hasattr(module, name))
     trees = name in ("RandomForestRegressor", "ExtraTreesRegressor")
-    small = {"n_estimators": 7} if trees else {"max_iter": 2_000, "tol": 0.01} if name == "MLPRegressor" else {}
+    small: dict[str, Any] = {"n_estimators": 7} if trees else {}
+    if name == "MLPRegressor":
+        small = {"max_iter": 2_000, "tol": 0.01}
+    if name == "HistGradientBoostingRegressor":
+        small = {"max_iter": 5}
     Z = design(X, codes, 3).astype(np.float64)
     model = kind(**small).fit(Z, rewards)
     oracle = SklearnOracle.of(model, 4, 3)
     assert_allclose(oracle.predict(X, codes), model.predict(Z), rtol=0.0, atol=1e-9)
+    online = SklearnConfig(estimator=name).online
+    assert online == hasattr(model, "partial_fit")
+
+
+@pytest.mark.parametrize("estimator", ["SGDRegressor", "MLPRegressor"])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"average": 30}, {"solver": "sgd", "learning_rate": "adaptive", "tol": 1.0}]
+)
+def test_online_estimators_are_those_of_scikit_learn_through_restarts(
+    estimator: Estimator, parameters: dict[str, Any]
+) -> None:
+    if ("average" in parameters) != (estimator == "SGDRegressor") and parameters:
+        return
+    X, actions, rewards, weights = data(260, 3)
+    config = SklearnConfig(estimator=estimator, parameters=parameters, max_actions=3)
+    learner: Any = make_learner(
+        DecisionPoint.model_validate({"context": {"x": {"type": "vector", "size": 3}}, "policy": {"oracle": config}})
+    )
+    model = estimator_of(config)
+    codes = np.array([1 + list(dict.fromkeys(actions)).index(action) for action in actions])
+    Z = design(X, codes, 3).astype(np.float64)
+    for start in range(0, 260, 20):
+        part = slice(start, start + 20)
+        model.partial_fit(Z[part], rewards[part], sample_weight=weights[part])
+        learner.partial_fit(X[part], actions[part], rewards[part], weights[part])
+        learner = type(learner).from_arrays(learner.arrays())
+    assert_allclose(learner.oracle().predict(X, codes), model.predict(Z), rtol=0.0, atol=1e-12)
 
 
 def test_other_regressors_work_in_one_process_and_are_never_stored() -> None:
@@ -301,7 +344,18 @@ def test_each_reduction_gives_the_rows_that_it_should() -> None:
         ({"oracle": {"kind": "cover"}, "learning": "dr"}, "leave out learning and memory"),
         ({"learning": "dr", "memory": 100}, "memory counts rows"),
         ({"oracle": {"kind": "trees"}, "memory": 100}, "memory of its own"),
-        ({"oracle": {"kind": "sklearn", "estimator": "SVR"}}, "estimator"),
+        ({"oracle": {"kind": "sklearn", "estimator": "SVR"}}, "HistGradientBoostingRegressor"),
+        ({"oracle": {"kind": "sklearn", "estimator": "Ridge"}, "memory": 100}, "memory of its own"),
+        (
+            {
+                "oracle": {
+                    "kind": "sklearn",
+                    "estimator": "HistGradientBoostingRegressor",
+                    "parameters": {"loss": "poisson"},
+                }
+            },
+            "choose squared_error",
+        ),
         ({"oracle": {"kind": "online_linear", "interactions": ["id:id"]}}, "interactions"),
     ],
 )

@@ -17,10 +17,11 @@ from engine.records import (
     FALLBACK_REASON_DEADLINE,
     FALLBACK_REASON_NONE,
     FALLBACK_REASON_ORACLE_FAILED,
+    MAX_ID_LENGTH,
 )
 from engine.replay import mismatch
 from engine.sampling import draw
-from engine.serving.service import MAX_ID_LENGTH, DecisionService, decide
+from engine.serving.service import DecisionService, decide
 from tests.engine.samples import NAME, POINT, TIME_MS, MemoryObserver, MemoryRecorder, make_policy, request
 
 POLICY = make_policy()

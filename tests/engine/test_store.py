@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.atomic_file import write_atomically
 from engine.errors import SnapshotError
 from engine.policy import Policy
-from engine.store import FORMAT, PolicyStore, pack_policy, read_policy, write_atomically
+from engine.store import FORMAT, PolicyStore, pack_policy, read_policy
 from tests.engine.samples import NAME, actions, context, make_policy
 
 POLICY = make_policy(update=3, uniform_share=0.25)

@@ -116,7 +116,7 @@ def test_a_defect_is_no_full_disk(world: World, monkeypatch: pytest.MonkeyPatch)
 def test_an_answer_stays_the_same_when_there_is_no_room_to_keep_the_decision(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.service, "_unrecorded", UnrecordedDecisions(max_bytes=10))
+    monkeypatch.setattr(world.service._answers, "_unrecorded", UnrecordedDecisions(max_bytes=10))
     first = world.ask("d1")
     world.service.swap(NEWER)
     world.recorder.failing = False
@@ -129,8 +129,8 @@ def test_what_is_forgotten_is_forgotten_altogether() -> None:
     world.recorder.failing = True
     world.ask("d1")
     world.ask("d2")
-    assert world.service._unrecorded.take("d1") is None
-    assert world.service._unrecorded.take("d2") is not None
+    assert world.service._answers._unrecorded.take("d1") is None
+    assert world.service._answers._unrecorded.take("d2") is not None
 
 
 def test_decisions_are_kept_by_id_up_to_some_bytes() -> None:

@@ -24,6 +24,8 @@ from engine.records import (
     Feedback,
     Numbers,
     Outcome,
+    Slate,
+    Texts,
     Value,
 )
 from streaming.dead_letters import dead_letter, original, read_letter
@@ -57,11 +59,45 @@ DECISION = Decision(
     salt="leeway",
 )
 OUTCOME = Outcome(decision_id="3f2a", decision_point="offers", outcome_id="o-1", time_ms=1_767_225_660_000, value=0.75)
+LIST = Decision(
+    decision_id="9c1e",
+    decision_point="shop",
+    time_ms=1_767_225_600_000,
+    policy_version="g1.0-0a1b2c3d",
+    context=Features(named={"recent": Value(texts=Texts(values=["i7", "i2"]))}),
+    actions=[Action(id="i7"), Action(id="i2")],
+    probabilities=[0.25, 0.75],
+    chosen=1,
+    scores=[0.125, 0.5],
+    salt="leeway",
+    slate=Slate(
+        items=[1, 0],
+        propensities=[0.75, 1.0],
+        catalogue="5f",
+        retrieved=True,
+        known=[Action(id="i2", features={"price": Value(number=2.0)}), Action(id="i7")],
+    ),
+)
+LIST_OUTCOME = Outcome(
+    decision_id="9c1e",
+    decision_point="shop",
+    outcome_id="o-2",
+    time_ms=1_767_225_660_000,
+    value=1.0,
+    task="click",
+    item="i2",
+    slot=0,
+)
 RECORDS: dict[str, Decision | Outcome | Feedback] = {
     "Decision": DECISION,
     "Outcome": OUTCOME,
     "Feedback": Feedback(
         decision=DECISION, reward=0.75, defaulted=True, outcomes=1, reward_time_ms=1_767_225_660_000
+    ),
+    "Decision of a list": LIST,
+    "Outcome of a list": LIST_OUTCOME,
+    "Feedback of a list": Feedback(
+        decision=LIST, reward=1.0, outcomes=1, reward_time_ms=1_767_225_660_000, tasks=["click"], slot_values=[1.0, 0.0]
     ),
 }  # fmt: skip
 GOLDEN: dict[str, str] = json.loads((HERE / "records.json").read_text())
@@ -75,10 +111,12 @@ def test_a_record_is_written_and_read_as_ever(name: str) -> None:
 
 
 def test_every_field_of_the_golden_records_is_set() -> None:
-    # A field that the sample leaves out would not be held by its bytes.
-    for record in (*RECORDS.values(), DECISION.context, DECISION.actions[0]):
-        missing = {field.name for field in record.DESCRIPTOR.fields} - {field.name for field, _ in record.ListFields()}
-        assert missing == set(), type(record).__name__
+    # A field that the samples leave out would not be held by their bytes.
+    given: dict[Descriptor, set[str]] = {}
+    for record in (*RECORDS.values(), DECISION.context, DECISION.actions[0], LIST.slate):
+        given.setdefault(record.DESCRIPTOR, set()).update(field.name for field, _ in record.ListFields())
+    missing = {kind.name: {field.name for field in kind.fields} - names for kind, names in given.items()}
+    assert missing == {kind.name: set() for kind in given}
 
 
 def kept(message: Message) -> Record:
@@ -95,6 +133,9 @@ def messages() -> dict[str, Message]:
         "decisions": message_of(DECISION),
         "outcomes": outcome,
         "outcomes, without id and decision point": message_of(unnamed),
+        "outcomes of a list, without id": message_of(
+            Outcome(decision_id="9c1e", time_ms=1_767_225_660_000, value=1.0, task="click", slot=0)
+        ),
         "feedback": Message(
             FEEDBACK, b"3f2a", None, DECISION.time_ms, feedback_headers("offers", "3f2a", DECISION.time_ms)
         ),

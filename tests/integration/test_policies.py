@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
+from engine.atomic_file import write_atomically
 from engine.client import Decided, LeewayClient
 from engine.oracles import LinearLearner
 from engine.policy import Policy, initial_policy
-from engine.store import PolicyStore, write_atomically
+from engine.store import PolicyStore
 from streaming.opening import open_log
 from streaming.replaying import replay_log
 from tests.integration.service import ACTIONS, CONTEXT, Service, eventually, running, settings

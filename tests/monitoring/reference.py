@@ -55,7 +55,8 @@ def log_eta(weight: AnyWeight, k: int, n1: int, n2: int) -> float:
     match weight:
         case ShapedWeight():
             late = min(max(q, weight.knee), weight.ceiling) / weight.knee
-            return math.log(weight.scale * q**weight.exponent * late**weight.late_exponent)
+            fallen = weight.fall ** (math.log(min(max(n / weight.horizon, 1), 8)) / math.log(8))
+            return math.log(weight.scale * q**weight.exponent * late**weight.late_exponent / fallen)
         case InverseLengthWeight():
             return math.log(weight.scale / n)
         case AnytimeWeight():

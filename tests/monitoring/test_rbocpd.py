@@ -272,8 +272,8 @@ def test_damaged_bytes_are_refused(damage: str) -> None:
         "flip": data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :],
         "foreign": b"PK\x03\x04" + data,
         "other kind": encode("reward-monitor/1", {}, {}),
-        "old kind": encode("rbocpd/1", {"seen": 0}, {}),
-        "incomplete": encode("rbocpd/2", {"weight": "ShapedWeight"}, {}),
+        "old kind": encode("rbocpd/2", {"seen": 0}, {}),
+        "incomplete": encode("rbocpd/3", {"weight": "ShapedWeight"}, {}),
     }[damage]
     with pytest.raises(SnapshotError, match="start anew"):
         RBOCPD.load(broken)

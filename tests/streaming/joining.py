@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from engine.config import RewardConfig
 from engine.records import DeadLetterReason, Decision, Feedback, JoinAccounting, JoinHead, Outcome
 from streaming.changelog import HEAD_KEY
+from streaming.counting import JoinReward
 from streaming.effects import Effects
 from streaming.join import Joiner, Source
 from streaming.log import Record
@@ -111,7 +112,7 @@ def compacted(changes: Iterable[tuple[bytes, bytes | None]]) -> Changes:
 
 
 def restored(
-    changes: Changes, points: dict[str, RewardConfig], pending: Pending | None = None, max_closings: int = 10_000
+    changes: Changes, points: Mapping[str, JoinReward], pending: Pending | None = None, max_closings: int = 10_000
 ) -> Joiner:
     joiner = Joiner(points, pending, max_closings=max_closings)
     heads = [value for key, value in changes if key == HEAD_KEY]

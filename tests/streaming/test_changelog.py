@@ -41,7 +41,9 @@ def made(stage: int, number: int) -> Entry:
     entry.not_before_ms = 12_000 if number == 3 else 0
     for index in range(20 if number == 4 else number):
         entry.see(f"o{index}")
-        entry.count(index, index / 8)
+        entry.count(
+            (index, index / 8, index, "click") if stage == JOIN_STAGE_OPEN and number == 5 else (index, index / 8)
+        )
     if stage == JOIN_STAGE_REMEMBERED:
         entry.stage, entry.decision, entry.outcomes = JOIN_STAGE_REMEMBERED, None, ()
         entry.time_ms = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from engine.records import (
     Value,
 )
 from engine.store import PolicyStore
-from streaming.alarm_tags import tag_champions
 from streaming.auditing import PolicyAudit
 from streaming.cli import main
 from streaming.config import Config, DecisionPointConfig, load_config
@@ -46,7 +45,6 @@ from tests.monitoring.traffic import POINT, START_MS, Changed, traffic
 from tests.streaming.samples import NAME, Clock, append
 from tests.streaming.samples import POINT as SAMPLE
 from tests.streaming.test_retrainer import Archive, Jobs, alarm, run
-from training.registry import RegisteredVersion
 
 OFFERS: dict[str, Any] = {
     "context": {"x": {"type": "number"}, "country": {"type": "text"}},
@@ -143,9 +141,11 @@ def test_an_alarm_is_explained_with_a_plot(log: EmbeddedLog, config: Config, tmp
     told = leeway(config, "explain", alarm.alarm_id, "--png", str(picture))
     assert told.exit_code == 0, told.output
     assert "NL" in told.output
+    assert "independent enough" in told.output
     assert picture.read_bytes().startswith(b"\x89PNG")
     facts = json.loads(leeway(config, "explain", alarm.alarm_id, "--json").output)
     assert facts["categories"][0] == "NL"
+    assert abs(facts["lag_one_before"]) < 0.1
     assert facts["counts_after"][0] / sum(facts["counts_after"]) < 0.35
     assert facts["equilibrium"]["course"] in ("unknown", "stable", "runaway", "wandering")
     nobody = leeway(config, "explain", "nobody")
@@ -282,38 +282,3 @@ def test_the_training_window_is_read_back_from_the_log(log: EmbeddedLog, config:
     whole = training_window(log, POINT, 1, 1_000)
     assert whole[0].decision.time_ms == start
     assert training_window(log, POINT, 2, 100) == []
-
-
-class Registry:
-    """Keeps tags as the registry does."""
-
-    def __init__(self) -> None:
-        self.version: dict[str, str] = {}
-        self.run: dict[str, object] = {}
-
-    def champion(self, _point: str) -> RegisteredVersion:
-        return RegisteredVersion("3", "run", "", {})
-
-    def tag(self, _point: str, version: str, key: str, value: str) -> None:
-        assert version == "3"
-        self.version[key] = value
-
-    def set_run_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
-        assert run_id == "run"
-        self.run |= tags
-
-
-def test_alarms_since_its_promotion_become_tags_of_the_champion(
-    log: EmbeddedLog, config: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry = Registry()
-    monkeypatch.setattr("streaming.alarm_tags.open_registry", lambda _config: registry)
-    promoted = Generation(decision_point=POINT, generation=1, promoted=True, trained_ms=100)
-    log.append([Message(GENERATIONS, POINT.encode(), promoted.SerializeToString(), 0)])
-    for name, at_ms, explained in (("old", 50, False), ("new", 150, False), ("explained", 160, True)):
-        entry = Alarm(alarm_id=name, decision_point=POINT, monitor="features", stream="x", explanation="it moved",
-                      detected_ms=at_ms, explained=explained)  # fmt: skip
-        log.append([Message(ALARMS, POINT.encode(), entry.SerializeToString(), 0)])
-    assert tag_champions(config, log) == 1
-    assert set(registry.version) == {"drift.new"} == set(registry.run)
-    assert registry.version["drift.new"].startswith("features x, ")

@@ -50,7 +50,7 @@ def full(stage: int) -> Entry:
         made.stage, made.decision = JOIN_STAGE_REMEMBERED, None
     for number in range(40 if stage == JOIN_STAGE_REMEMBERED else 2):
         made.see(f"\0{number}")
-        made.count(number, number / 2)
+        made.count((number, number / 2))
     return made
 
 

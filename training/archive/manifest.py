@@ -17,8 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.atomic_file import write_atomically
 from engine.errors import LogError
-from engine.store import write_atomically
 
 FORMAT = 1
 _NAME = "_manifest.json"

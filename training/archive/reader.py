@@ -98,13 +98,26 @@ class ArchiveReader:
 
         return self._of_one_state(work)
 
-    def batches(self, name: str, start_ms: int = 0, end_ms: int | None = None) -> Iterator[Any]:
+    def batches(
+        self, name: str, start_ms: int = 0, end_ms: int | None = None, *, columns: Sequence[str] | None = None
+    ) -> Iterator[Any]:
         """Yield the feedback of one committed state as ``pyarrow.RecordBatch``, file by file; see ``records``.
 
         A merge that deletes a file meanwhile ends it with ``LogError``.
+
+        Parameters
+        ----------
+        name
+            The decision point or recommender.
+        start_ms, end_ms
+            The window of decision times.
+        columns
+            Those to be read, of which a file may lack some; ``time_ms`` must be among them. ``None``: all.
         """
         for part in _overlapping(self._manifest(), name, start_ms, end_ms):
-            for batch in open_part(self.directory, part, verify=True).iter_batches():
+            file = open_part(self.directory, part, verify=columns is None)
+            here = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=here):
                 yield batch.filter(_within(batch.column("time_ms"), start_ms, end_ms))
 
     def _manifest(self) -> Manifest:

@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.config import DecisionPoint
+from engine.atomic_file import write_atomically
+from engine.config import DecisionPoint, Recommender
 from engine.errors import InvalidRequest, LogError
 from engine.records import Feedback
-from engine.store import write_atomically
 from training.archive.columns import to_table
+from training.archive.lists import to_list_table
 from training.archive.manifest import Manifest, Part, open_part, read_manifest, write_manifest
 
 _DAY_MS = 86_400_000
@@ -51,7 +52,7 @@ class ArchiveWriter:
     directory
         The archive; made if need be.
     points
-        The decision points by name.
+        The decision points and recommenders by name.
 
     Raises
     ------
@@ -59,7 +60,7 @@ class ArchiveWriter:
         Another process writes this archive, or its manifest is missing or damaged.
     """
 
-    def __init__(self, directory: Path, points: Mapping[str, DecisionPoint]) -> None:
+    def __init__(self, directory: Path, points: Mapping[str, DecisionPoint | Recommender]) -> None:
         self.directory = directory
         self._points = points
         with _actionable(f"{directory}: cannot be opened for writing"):
@@ -262,20 +263,24 @@ class ArchiveWriter:
                 path.unlink(missing_ok=True)
 
 
-def _fitting(point: DecisionPoint, feedbacks: Sequence[Feedback]) -> tuple[Any, list[Rejected]]:
+def _fitting(point: DecisionPoint | Recommender, feedbacks: Sequence[Feedback]) -> tuple[Any, list[Rejected]]:
     """Return a table of the feedbacks that fit, and the others."""
     try:
-        return to_table(point, feedbacks), []
+        return _table(point, feedbacks), []
     except InvalidRequest:
         # Rare: the schema was changed while feedback of the old one was under way. One by one tells which.
         fitting, rejected = [], []
         for feedback in feedbacks:
             try:
-                to_table(point, [feedback])
+                _table(point, [feedback])
                 fitting.append(feedback)
             except InvalidRequest as error:
                 rejected.append(Rejected(feedback, str(error)))
-        return to_table(point, fitting), rejected
+        return _table(point, fitting), rejected
+
+
+def _table(point: DecisionPoint | Recommender, feedbacks: Sequence[Feedback]) -> Any:
+    return to_table(point, feedbacks) if isinstance(point, DecisionPoint) else to_list_table(point, feedbacks)
 
 
 def _row_groups(files: Iterable[Any]) -> Iterator[Any]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.atomic_file import write_atomically
 from engine.errors import SnapshotError
-from engine.store import write_atomically
 
 FORMAT = 1
 _MANIFEST = "manifest"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -88,3 +89,29 @@ def probabilities_of_the_best(mean: Float64, std: Float64) -> Float64:
     density = np.exp(-0.5 * t * t) / np.sqrt(2.0 * np.pi) / std
     others = np.array([np.delete(below, a, axis=1).prod(axis=1) for a in range(len(mean))]).T
     return np.asarray((density * others).sum(axis=0) * (z[1] - z[0]))
+
+
+def upper_bounds(mean: Float64, std: Float64, alpha: float) -> Float64:
+    return mean + alpha * std
+
+
+def precise_sum(values: Float64) -> float:
+    return math.fsum(values)
+
+
+def varying(rows: NDArray[np.float32]) -> NDArray[np.bool_]:
+    return np.asarray((rows != rows[0]).any(axis=0))
+
+
+def squared_lengths(rows: NDArray[np.float32], weights: Float64) -> Float64:
+    return np.asarray((weights[:, None] ** 2 * rows.astype(np.float64) ** 2).sum(axis=1))
+
+
+def scaled(rows: NDArray[np.float32], weights: Float64, index: NDArray[np.int64]) -> Float64:
+    return np.asarray(weights[index, None] * rows[index])
+
+
+def taken(squared: Float64, least: float, share: float, size: int) -> list[int]:
+    hashed = [(int(bits) * 0x9E3779B97F4A7C15 % 2**64) >> 32 for bits in squared.view(np.uint64)]
+    wanted = [i for i, h in enumerate(hashed) if squared[i] >= least or h < int(2**32 * share)]
+    return wanted[:size]

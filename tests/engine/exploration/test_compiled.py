@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from engine.exploration import cap, capped_igw, fastcb, floor, greedy, igw, lints, softmax
+from engine.exploration import cap, capped_igw, fastcb, floor, greedy, igw, lints, linucb, softmax, spanner, summation
 from tests.engine.exploration import reference
 
 Float64 = NDArray[np.float64]
@@ -66,6 +66,25 @@ def test_the_probability_of_the_best(mean: Float64, spread: Float64, scale: floa
     std = spread[: len(mean)]
     compiled = lints.probabilities_of_the_best(mean, std, scale)
     assert_same(compiled, reference.probabilities_of_the_best(mean, scale * std))
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(1, 300), width=st.integers(1, 6))
+def test_those_beside_the_vectors(seed: int, count: int, width: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, std = rng.normal(size=count) * 10.0 ** rng.integers(-9, 9, count), rng.random(count)
+    assert_same(linucb.upper_bounds(scores, std, 0.3), reference.upper_bounds(scores, std, 0.3))
+    assert abs(summation.precise_sum(std) - reference.precise_sum(std)) <= 1e-15 * count**0.5
+    rows = rng.integers(-2, 3, size=(count, width)).astype(np.float32)
+    weights = rng.random(count) + 0.1
+    index = rng.integers(0, count, size=count // 2)
+    squared = reference.squared_lengths(rows, weights)
+    assert_allclose(spanner._squared_lengths(rows, weights), squared, rtol=1e-6)  # in float32 until they are weighted
+    assert spanner._varying(rows).tolist() == reference.varying(rows).tolist()
+    assert spanner._scaled(rows, weights, index).tobytes() == reference.scaled(rows, weights, index).tobytes()
+    for size in (1, width, count):
+        least = float(np.median(squared))
+        assert spanner._taken(squared, least, 0.3, size).tolist() == reference.taken(squared, least, 0.3, size)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,8 @@ class DecisionPointStatus(_message.Message):
     ACCOUNTING_FIELD_NUMBER: _builtins.int
     ALARMS_FIELD_NUMBER: _builtins.int
     POLICY_ERROR_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CATALOGUE_ITEMS_FIELD_NUMBER: _builtins.int
     decision_point: _builtins.str
     policy_version: _builtins.str
     generation: _builtins.int
@@ -60,6 +62,10 @@ class DecisionPointStatus(_message.Message):
     fallbacks: _builtins.int
     policy_error: _builtins.str
     """Why the newest policy on disk is not served; empty where it is."""
+    kind: _builtins.str
+    """`bandit`, or `recommender`, whose decisions are lists."""
+    catalogue_items: _builtins.int
+    """Of a recommender: items in the catalogue that serves."""
     @_builtins.property
     def accounting(self) -> _records_pb2.JoinAccounting: ...
     @_builtins.property
@@ -77,10 +83,12 @@ class DecisionPointStatus(_message.Message):
         accounting: _records_pb2.JoinAccounting | None = ...,
         alarms: _abc.Iterable[_records_pb2.Alarm] | None = ...,
         policy_error: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        catalogue_items: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accounting", b"accounting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounting", b"accounting", "alarms", b"alarms", "decision_point", b"decision_point", "decisions", b"decisions", "fallbacks", b"fallbacks", "generation", b"generation", "learned", b"learned", "policy_created_ms", b"policy_created_ms", "policy_error", b"policy_error", "policy_version", b"policy_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounting", b"accounting", "alarms", b"alarms", "catalogue_items", b"catalogue_items", "decision_point", b"decision_point", "decisions", b"decisions", "fallbacks", b"fallbacks", "generation", b"generation", "kind", b"kind", "learned", b"learned", "policy_created_ms", b"policy_created_ms", "policy_error", b"policy_error", "policy_version", b"policy_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

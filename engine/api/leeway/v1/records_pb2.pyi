@@ -177,6 +177,28 @@ class Numbers(_message.Message):
 Global___Numbers: _TypeAlias = Numbers  # noqa: Y015
 
 @_typing.final
+class Texts(_message.Message):
+    """A list of texts, such as the items that a user has bought, the latest last."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Texts: _TypeAlias = Texts  # noqa: Y015
+
+@_typing.final
 class Value(_message.Message):
     """One feature value, typed by the schema of the decision point."""
 
@@ -185,22 +207,26 @@ class Value(_message.Message):
     NUMBER_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
     number: _builtins.float
     text: _builtins.str
     @_builtins.property
     def numbers(self) -> Global___Numbers: ...
+    @_builtins.property
+    def texts(self) -> Global___Texts: ...
     def __init__(
         self,
         *,
         number: _builtins.float = ...,
         text: _builtins.str = ...,
         numbers: Global___Numbers | None = ...,
+        texts: Global___Texts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "number", b"number", "numbers", b"numbers", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "number", b"number", "numbers", b"numbers", "text", b"text", "texts", b"texts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "number", b"number", "numbers", b"numbers", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "number", b"number", "numbers", b"numbers", "text", b"text", "texts", b"texts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["number", "text", "numbers"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["number", "text", "numbers", "texts"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -324,6 +350,7 @@ class Decision(_message.Message):
     FALLBACK_FIELD_NUMBER: _builtins.int
     FALLBACK_DETAIL_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
+    SLATE_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     decision_point: _builtins.str
     time_ms: _builtins.int
@@ -349,6 +376,12 @@ class Decision(_message.Message):
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """The oracle's scores in the order of `actions`; empty in a fallback."""
 
+    @_builtins.property
+    def slate(self) -> Global___Slate:
+        """Of a recommender: the ranked list that was answered. `actions` are the candidates then, `probabilities` the vector of
+        the first slot, and `chosen` the item that stands there.
+        """
+
     def __init__(
         self,
         *,
@@ -365,14 +398,59 @@ class Decision(_message.Message):
         fallback: Global___FallbackReason.ValueType = ...,
         fallback_detail: _builtins.str = ...,
         salt: _builtins.str = ...,
+        slate: Global___Slate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "slate", b"slate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "slate", b"slate", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Decision: _TypeAlias = Decision  # noqa: Y015
+
+@_typing.final
+class Slate(_message.Message):
+    """A ranked list of different items, drawn slot by slot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    PROPENSITIES_FIELD_NUMBER: _builtins.int
+    CATALOGUE_FIELD_NUMBER: _builtins.int
+    RETRIEVED_FIELD_NUMBER: _builtins.int
+    KNOWN_FIELD_NUMBER: _builtins.int
+    catalogue: _builtins.str
+    """Digest of the catalogue that candidates without features took theirs from; empty: none did."""
+    retrieved: _builtins.bool
+    """The request named no candidates: they were retrieved from the catalogue."""
+    @_builtins.property
+    def items(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Index into the decision's `actions` of the item in each slot, best first."""
+
+    @_builtins.property
+    def propensities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Probability of each slot's item, given the items in the slots before it."""
+
+    @_builtins.property
+    def known(self) -> _containers.RepeatedCompositeFieldContainer[Global___Action]:
+        """The items in slots whose features came from the catalogue, with these features, as the model saw them."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[_builtins.int] | None = ...,
+        propensities: _abc.Iterable[_builtins.float] | None = ...,
+        catalogue: _builtins.str = ...,
+        retrieved: _builtins.bool = ...,
+        known: _abc.Iterable[Global___Action] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["catalogue", b"catalogue", "items", b"items", "known", b"known", "propensities", b"propensities", "retrieved", b"retrieved"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Slate: _TypeAlias = Slate  # noqa: Y015
 
 @_typing.final
 class Outcome(_message.Message):
@@ -385,6 +463,9 @@ class Outcome(_message.Message):
     OUTCOME_ID_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     decision_point: _builtins.str
     """May be empty: the decision knows its point."""
@@ -393,6 +474,11 @@ class Outcome(_message.Message):
     time_ms: _builtins.int
     """When it happened, milliseconds since 1970-01-01 UTC."""
     value: _builtins.float
+    task: _builtins.str
+    """Of a recommender: what happened, such as `click`; one of its tasks."""
+    item: _builtins.str
+    """Of a recommender: to which item of the list; by its id, or by its slot, counted from 0. One of the two is enough."""
+    slot: _builtins.int
     def __init__(
         self,
         *,
@@ -401,12 +487,17 @@ class Outcome(_message.Message):
         outcome_id: _builtins.str = ...,
         time_ms: _builtins.int = ...,
         value: _builtins.float = ...,
+        task: _builtins.str = ...,
+        item: _builtins.str = ...,
+        slot: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot", b"_slot", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "decision_point", b"decision_point", "outcome_id", b"outcome_id", "time_ms", b"time_ms", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot", b"_slot", "decision_id", b"decision_id", "decision_point", b"decision_point", "item", b"item", "outcome_id", b"outcome_id", "slot", b"slot", "task", b"task", "time_ms", b"time_ms", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__slot: _TypeAlias = _typing.Literal["slot"]  # noqa: Y015
+    _WhichOneofArgType__slot: _TypeAlias = _typing.Literal["_slot", b"_slot"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slot) -> _WhichOneofReturnType__slot | None: ...
 
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
@@ -421,6 +512,8 @@ class Feedback(_message.Message):
     DEFAULTED_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
     REWARD_TIME_MS_FIELD_NUMBER: _builtins.int
+    TASKS_FIELD_NUMBER: _builtins.int
+    SLOT_VALUES_FIELD_NUMBER: _builtins.int
     reward: _builtins.float
     """The aggregate of the outcomes, or the default reward."""
     defaulted: _builtins.bool
@@ -431,6 +524,14 @@ class Feedback(_message.Message):
     """Time of the last outcome that counts, or of the end of the window."""
     @_builtins.property
     def decision(self) -> Global___Decision: ...
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a recommender: its tasks, and the value of each slot and task, row-major [slots, tasks]; the default where no
+        outcome came. `reward` is their sum, each times the weight of its task.
+        """
+
+    @_builtins.property
+    def slot_values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
@@ -439,10 +540,12 @@ class Feedback(_message.Message):
         defaulted: _builtins.bool = ...,
         outcomes: _builtins.int = ...,
         reward_time_ms: _builtins.int = ...,
+        tasks: _abc.Iterable[_builtins.str] | None = ...,
+        slot_values: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "defaulted", b"defaulted", "outcomes", b"outcomes", "reward", b"reward", "reward_time_ms", b"reward_time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision", "defaulted", b"defaulted", "outcomes", b"outcomes", "reward", b"reward", "reward_time_ms", b"reward_time_ms", "slot_values", b"slot_values", "tasks", b"tasks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -503,6 +606,8 @@ class JoinBlock(_message.Message):
     SEEN_COUNTS_FIELD_NUMBER: _builtins.int
     SEEN_FIELD_NUMBER: _builtins.int
     WAITING_FIELD_NUMBER: _builtins.int
+    OUTCOME_SLOTS_FIELD_NUMBER: _builtins.int
+    OUTCOME_TASKS_FIELD_NUMBER: _builtins.int
     stage: Global___JoinStage.ValueType
     @_builtins.property
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
@@ -544,6 +649,14 @@ class JoinBlock(_message.Message):
     def waiting(self) -> _containers.RepeatedCompositeFieldContainer[Global___WaitingOutcome]:
         """Waiting: what was seen, in a row."""
 
+    @_builtins.property
+    def outcome_slots(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Open, of recommenders: slot and task of each outcome in `outcome_ms`; slot -1 where it belongs to a decision without
+        slots. Empty where no entry has any.
+        """
+
+    @_builtins.property
+    def outcome_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -561,10 +674,12 @@ class JoinBlock(_message.Message):
         seen_counts: _abc.Iterable[_builtins.int] | None = ...,
         seen: _abc.Iterable[_builtins.str] | None = ...,
         waiting: _abc.Iterable[Global___WaitingOutcome] | None = ...,
+        outcome_slots: _abc.Iterable[_builtins.int] | None = ...,
+        outcome_tasks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "decision_ms", b"decision_ms", "decisions", b"decisions", "due_ms", b"due_ms", "not_before_ms", b"not_before_ms", "outcome_counts", b"outcome_counts", "outcome_ms", b"outcome_ms", "outcome_values", b"outcome_values", "point_names", b"point_names", "points", b"points", "seen", b"seen", "seen_counts", b"seen_counts", "stage", b"stage", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "decision_ms", b"decision_ms", "decisions", b"decisions", "due_ms", b"due_ms", "not_before_ms", b"not_before_ms", "outcome_counts", b"outcome_counts", "outcome_ms", b"outcome_ms", "outcome_slots", b"outcome_slots", "outcome_tasks", b"outcome_tasks", "outcome_values", b"outcome_values", "point_names", b"point_names", "points", b"points", "seen", b"seen", "seen_counts", b"seen_counts", "stage", b"stage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -180,6 +180,117 @@ class DecideBatchResponse(_message.Message):
 Global___DecideBatchResponse: _TypeAlias = DecideBatchResponse  # noqa: Y015
 
 @_typing.final
+class RecommendRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECOMMENDER_FIELD_NUMBER: _builtins.int
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    USER_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    K_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    recommender: _builtins.str
+    decision_id: _builtins.str
+    """As in DecideRequest; outcomes are reported with it."""
+    k: _builtins.int
+    """How many items; 0: as many as the recommender has slots. Fewer come where there are fewer candidates."""
+    @_builtins.property
+    def user(self) -> _records_pb2.Features: ...
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Action]:
+        """The items to choose from. One without features takes those that the catalogue has of it. Empty: the whole catalogue."""
+
+    @_builtins.property
+    def exclude(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of items that are not to be recommended, such as what was bought already."""
+
+    def __init__(
+        self,
+        *,
+        recommender: _builtins.str = ...,
+        decision_id: _builtins.str = ...,
+        user: _records_pb2.Features | None = ...,
+        candidates: _abc.Iterable[_records_pb2.Action] | None = ...,
+        k: _builtins.int = ...,
+        exclude: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["user", b"user"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "decision_id", b"decision_id", "exclude", b"exclude", "k", b"k", "recommender", b"recommender", "user", b"user"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendRequest: _TypeAlias = RecommendRequest  # noqa: Y015
+
+@_typing.final
+class RecommendedItem(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_FIELD_NUMBER: _builtins.int
+    PROPENSITY_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    item: _builtins.str
+    propensity: _builtins.float
+    """Probability with which it was drawn for its slot, given the items before it."""
+    score: _builtins.float
+    """Reward that the model expects of it; 0 in a fallback, and before a model was trained."""
+    def __init__(
+        self,
+        *,
+        item: _builtins.str = ...,
+        propensity: _builtins.float = ...,
+        score: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "propensity", b"propensity", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendedItem: _TypeAlias = RecommendedItem  # noqa: Y015
+
+@_typing.final
+class RecommendResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    FALLBACK_DETAIL_FIELD_NUMBER: _builtins.int
+    UNRECORDED_FIELD_NUMBER: _builtins.int
+    UNRECORDED_DETAIL_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    policy_version: _builtins.str
+    fallback: _records_pb2.FallbackReason.ValueType
+    fallback_detail: _builtins.str
+    unrecorded: _builtins.bool
+    """As in DecideResponse."""
+    unrecorded_detail: _builtins.str
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendedItem]:
+        """By slot, best first."""
+
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        items: _abc.Iterable[Global___RecommendedItem] | None = ...,
+        policy_version: _builtins.str = ...,
+        fallback: _records_pb2.FallbackReason.ValueType = ...,
+        fallback_detail: _builtins.str = ...,
+        unrecorded: _builtins.bool = ...,
+        unrecorded_detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "items", b"items", "policy_version", b"policy_version", "unrecorded", b"unrecorded", "unrecorded_detail", b"unrecorded_detail"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecommendResponse: _TypeAlias = RecommendResponse  # noqa: Y015
+
+@_typing.final
 class ReportRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -188,6 +299,9 @@ class ReportRequest(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     TIME_MS_FIELD_NUMBER: _builtins.int
     DECISION_POINT_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
+    SLOT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     outcome_id: _builtins.str
     """Makes a retry safe. Empty: the server makes one, and a retry counts as a second outcome."""
@@ -196,6 +310,10 @@ class ReportRequest(_message.Message):
     """When it happened, milliseconds since 1970-01-01 UTC; 0: now."""
     decision_point: _builtins.str
     """Optional; with it, a typing error is noticed at once."""
+    task: _builtins.str
+    """Of a recommender: one of its tasks, and which item of the list, by its id or by its slot, counted from 0."""
+    item: _builtins.str
+    slot: _builtins.int
     def __init__(
         self,
         *,
@@ -204,12 +322,17 @@ class ReportRequest(_message.Message):
         value: _builtins.float = ...,
         time_ms: _builtins.int = ...,
         decision_point: _builtins.str = ...,
+        task: _builtins.str = ...,
+        item: _builtins.str = ...,
+        slot: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_slot", b"_slot", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "decision_point", b"decision_point", "outcome_id", b"outcome_id", "time_ms", b"time_ms", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot", b"_slot", "decision_id", b"decision_id", "decision_point", b"decision_point", "item", b"item", "outcome_id", b"outcome_id", "slot", b"slot", "task", b"task", "time_ms", b"time_ms", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__slot: _TypeAlias = _typing.Literal["slot"]  # noqa: Y015
+    _WhichOneofArgType__slot: _TypeAlias = _typing.Literal["_slot", b"_slot"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__slot) -> _WhichOneofReturnType__slot | None: ...
 
 Global___ReportRequest: _TypeAlias = ReportRequest  # noqa: Y015
 

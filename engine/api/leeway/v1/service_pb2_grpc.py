@@ -44,6 +44,11 @@ class LeewayStub:
                 request_serializer=leeway_dot_v1_dot_service__pb2.DecideBatchRequest.SerializeToString,
                 response_deserializer=leeway_dot_v1_dot_service__pb2.DecideBatchResponse.FromString,
                 _registered_method=True)
+        self.Recommend = channel.unary_unary(
+                '/leeway.v1.Leeway/Recommend',
+                request_serializer=leeway_dot_v1_dot_service__pb2.RecommendRequest.SerializeToString,
+                response_deserializer=leeway_dot_v1_dot_service__pb2.RecommendResponse.FromString,
+                _registered_method=True)
         self.Report = channel.unary_unary(
                 '/leeway.v1.Leeway/Report',
                 request_serializer=leeway_dot_v1_dot_service__pb2.ReportRequest.SerializeToString,
@@ -68,6 +73,13 @@ class LeewayServicer:
 
     def DecideBatch(self, request, context):
         """Many at once; each item succeeds or fails by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Recommend(self, request, context):
+        """Which of these items, or of the whole catalogue, in which order? Logged with the exact propensity of each slot.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +110,11 @@ def add_LeewayServicer_to_server(servicer, server):
                     servicer.DecideBatch,
                     request_deserializer=leeway_dot_v1_dot_service__pb2.DecideBatchRequest.FromString,
                     response_serializer=leeway_dot_v1_dot_service__pb2.DecideBatchResponse.SerializeToString,
+            ),
+            'Recommend': grpc.unary_unary_rpc_method_handler(
+                    servicer.Recommend,
+                    request_deserializer=leeway_dot_v1_dot_service__pb2.RecommendRequest.FromString,
+                    response_serializer=leeway_dot_v1_dot_service__pb2.RecommendResponse.SerializeToString,
             ),
             'Report': grpc.unary_unary_rpc_method_handler(
                     servicer.Report,
@@ -164,6 +181,33 @@ class Leeway:
             '/leeway.v1.Leeway/DecideBatch',
             leeway_dot_v1_dot_service__pb2.DecideBatchRequest.SerializeToString,
             leeway_dot_v1_dot_service__pb2.DecideBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Recommend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leeway.v1.Leeway/Recommend',
+            leeway_dot_v1_dot_service__pb2.RecommendRequest.SerializeToString,
+            leeway_dot_v1_dot_service__pb2.RecommendResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class LeewayStub:
     """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged."""
     DecideBatch: _grpc.UnaryUnaryMultiCallable[_service_pb2.DecideBatchRequest, _service_pb2.DecideBatchResponse]
     """Many at once; each item succeeds or fails by itself."""
+    Recommend: _grpc.UnaryUnaryMultiCallable[_service_pb2.RecommendRequest, _service_pb2.RecommendResponse]
+    """Which of these items, or of the whole catalogue, in which order? Logged with the exact propensity of each slot."""
     Report: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]
     """What came of a decision. Safe to retry with the same outcome id."""
     ReportBatch: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportBatchRequest, _service_pb2.ReportBatchResponse]
@@ -46,6 +48,8 @@ class LeewayAsyncStub(LeewayStub):
     """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged."""
     DecideBatch: _aio.UnaryUnaryMultiCallable[_service_pb2.DecideBatchRequest, _service_pb2.DecideBatchResponse]  # type: ignore[assignment]
     """Many at once; each item succeeds or fails by itself."""
+    Recommend: _aio.UnaryUnaryMultiCallable[_service_pb2.RecommendRequest, _service_pb2.RecommendResponse]  # type: ignore[assignment]
+    """Which of these items, or of the whole catalogue, in which order? Logged with the exact propensity of each slot."""
     Report: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]  # type: ignore[assignment]
     """What came of a decision. Safe to retry with the same outcome id."""
     ReportBatch: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportBatchRequest, _service_pb2.ReportBatchResponse]  # type: ignore[assignment]
@@ -66,6 +70,14 @@ class LeewayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.DecideBatchResponse, _abc.Awaitable[_service_pb2.DecideBatchResponse]]:
         """Many at once; each item succeeds or fails by itself."""
+
+    @_abc_1.abstractmethod
+    def Recommend(
+        self,
+        request: _service_pb2.RecommendRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.RecommendResponse, _abc.Awaitable[_service_pb2.RecommendResponse]]:
+        """Which of these items, or of the whole catalogue, in which order? Logged with the exact propensity of each slot."""
 
     @_abc_1.abstractmethod
     def Report(

@@ -1,4 +1,4 @@
-"""Compilation of the inner loops of explorations: at K = 10 NumPy's calls cost more than the work."""
+"""Compilation of inner loops: where rows are few, NumPy's calls cost more than the work."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any, TypeVar, cast
 
 import numba
 
-F = TypeVar("F", bound=Callable[..., object])
-
-#: Stands for numbers beyond float64, so that an action whose gap is one keeps its support.
-GREATEST = 1.7976931348623157e308
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def compiled(signature: str, *, nogil: bool = False, fastmath: bool = False) -> Callable[[F], F]:
+def read(dtype: Any, ndim: int) -> Any:
+    """Return Numba's type of an array that is only read: one that must not be written to is taken too."""
+    return numba.types.Array(dtype, ndim, "C", readonly=True)
+
+
+def compiled(signature: Any, *, nogil: bool = False, fastmath: bool = False, inline: bool = False) -> Callable[[F], F]:
     """Compile a function for one signature when its module is imported, so that no decision ever waits for it.
 
     The result is kept on disk (``NUMBA_CACHE_DIR`` says where, else beside the module); where nothing can be written,
@@ -27,13 +29,17 @@ def compiled(signature: str, *, nogil: bool = False, fastmath: bool = False) -> 
         Let other threads run meanwhile: for what takes longer than letting them.
     fastmath
         Sums may be taken in another order than written: for those that are checked afterwards.
+    inline
+        Put it into each function that calls it.
     """
+    settings: dict[str, Any] = {"nogil": nogil, "fastmath": fastmath, "error_model": "numpy"}
+    if inline:
+        settings["inline"] = "always"
 
     def compile_(function: F) -> F:
-        settings: dict[str, Any] = {"nogil": nogil, "fastmath": fastmath, "error_model": "numpy"}
         try:
             return cast(F, numba.njit(signature, cache=True, **settings)(function))
-        except RuntimeError:  # no place for the cache
+        except (RuntimeError, OSError):  # no place for the cache, or no room in it
             return cast(F, numba.njit(signature, **settings)(function))
 
     return compile_

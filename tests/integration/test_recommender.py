@@ -1,0 +1,278 @@
+"""A small shop from the first list to the second generation: served over gRPC, joined, trained, judged, swapped."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+import yaml
+
+from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
+from engine.api.leeway.v1.service_pb2 import ReportRequest
+from engine.client import LeewayClient, Recommended
+from engine.recommender.store import RecommenderStore
+from engine.records import Feedback, JoinAccounting
+from streaming.archive import ArchiveRole
+from streaming.catalogues import catalogue_path, read_table, save_catalogue
+from streaming.config import Config, load_config
+from streaming.holds import read_holds
+from streaming.insight import tail
+from streaming.joiner import JoinerRole, read_accounting
+from streaming.list_publisher import ListPublisher
+from streaming.log import Message
+from streaming.monitor import MonitorRole
+from streaming.opening import open_log
+from streaming.outcome_json import outcome_schema
+from streaming.replaying import replay_log
+from streaming.retraining import LogLedger, open_registry
+from streaming.serve import ServingProcess
+from streaming.slate_reward import SlateReward
+from streaming.topics import FEEDBACK, OUTCOMES
+from tests.integration.service import eventually
+from tests.training.stand_in import StandIn
+from training.archive import ArchiveReader
+from training.job import ExitCode, Outcome
+from training.list_pipeline import ListRetrainJob, retrain_lists
+
+SHOP = "shop"
+ITEMS = 8
+DAY_MS = 86_400_000
+START_MS = 20_000 * DAY_MS
+SETTINGS = {
+    "version": 1,
+    "data_dir": "data",
+    "recommenders": {
+        SHOP: {
+            "user": {"country": {"type": "category"}},
+            "item": {"item_id": {"type": "category"}},
+            "tasks": {"click": 1.0, "purchase": 3.0},
+            "slots": 3,
+            "candidates": ITEMS,
+            "slate": {"exploration": {"kind": "epsilon_greedy", "epsilon": 0.2}},
+            "reward": {"window": "10m"},
+            "monitors": {"warm_up": 100},
+            "retraining": {
+                "min_events": 300,
+                "hold_back": 0.4,
+                "gate": {"min_events": 100, "min_effective_sample_size": 20},
+            },
+        }
+    },
+    "serving": {"port": 0, "drain": "10ms", "durability": "memory"},
+    "metrics": {"serving_port": 0, "pipeline_port": 0},
+}
+
+
+class Clock:
+    """The time of all roles."""
+
+    def __init__(self) -> None:
+        self.now_ms = START_MS
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+class Shop:
+    """All roles of one installation in this process, each stepped when the test says so; the server is a real one."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "leeway.yaml"
+        path.write_text(yaml.safe_dump(SETTINGS))
+        self.config: Config = load_config(path)
+        self.recommender = self.config.lists()[SHOP]
+        table = directory / "items.csv"
+        table.write_text("item_id\n" + "".join(f"i{number}\n" for number in range(ITEMS)))
+        save_catalogue(catalogue_path(self.config.catalogue_dir, SHOP), read_table(table, self.recommender))
+        self.clock = Clock()
+        self.log = open_log(self.config)
+        self.store = RecommenderStore(self.config.policy_dir)
+        self.join = JoinerRole(self.log, {SHOP: SlateReward(self.recommender)}, self.clock)
+        self.monitor = MonitorRole(self.log, self.config.deciding, self.clock)
+        self.archive = ArchiveRole(self.log, self.config.archive_dir, self.config.lists(), self.clock)
+        self.publisher = ListPublisher(self.log, self.config.lists(), self.store, self.config.catalogue_dir, self.clock)
+        self.publisher.step()
+        self.serving = ServingProcess(self.config, self.clock)
+        self.serving.start()
+        self.client = LeewayClient(f"127.0.0.1:{self.serving.port}", timeout_s=20.0)
+        self.trainer = StandIn()
+
+    def close(self) -> None:
+        self.client.close()
+        hurry = threading.Event()
+        hurry.set()
+        self.serving.stop(hurry)
+        for role in (self.join, self.monitor, self.archive, self.publisher):
+            role.close()
+        self.log.close()
+
+    def visit(self, number: int) -> Recommended:
+        """One user comes, gets a list, and clicks on what he likes: items whose number is odd, or even, by country."""
+        rng = random.Random(number)
+        country = rng.choice(["NL", "DE"])
+        answer = self.client.recommend(SHOP, {"country": country}, decision_id=f"v{number}")
+        reports = []
+        for slot, item in enumerate(answer.items):
+            likes = int(item.id[1:]) % 2 == (country == "NL")
+            if rng.random() < (0.6 if likes else 0.05):
+                reports.append(self.outcome(answer, "click", slot, item=item.id))
+                if rng.random() < 0.3:
+                    reports.append(self.outcome(answer, "purchase", slot))
+        if reports:
+            assert not [r for r in self.client.report_batch(reports) if not isinstance(r, str)]
+        return answer
+
+    def outcome(self, answer: Recommended, task: str, slot: int, item: str = "") -> ReportRequest:
+        return ReportRequest(
+            decision_id=answer.decision_id,
+            outcome_id=f"{task}-{slot}",
+            value=1.0,
+            time_ms=self.clock.now_ms + 1_000,
+            decision_point=SHOP,
+            task=task,
+            item=item,
+            slot=None if item else slot,
+        )
+
+    def visits(self, first: int, count: int) -> list[Recommended]:
+        """Let visitors come, thirty in a second."""
+        answers: list[Recommended] = []
+        with ThreadPoolExecutor(8) as pool:
+            for start in range(first, first + count, 30):
+                answers += pool.map(self.visit, range(start, min(start + 30, first + count)))
+                self.clock.now_ms += 1_000
+        return answers
+
+    def pass_time(self, milliseconds: int) -> None:
+        """Let time pass, and everything behind the log catch up with it."""
+        eventually(lambda: self.serving._log.recorder.depth == 0, "the server has recorded all")
+        self.clock.now_ms += milliseconds
+        while self.join.step() or self.join.pending():
+            pass
+        while self.monitor.step():
+            pass
+        while self.archive.step():
+            pass
+        self.archive.flush()
+
+    def book(self) -> JoinAccounting:
+        return read_accounting(self.log)[SHOP]
+
+    def retrain(self, **changes: object) -> Outcome:
+        settings = self.config.recommenders[SHOP]
+        catalogue = read_table(self.config.data_dir.parent / "items.csv", self.recommender)
+        job = ListRetrainJob(
+            SHOP,
+            self.recommender,
+            settings.retraining,
+            self.config.data_dir,
+            catalogue,
+            **changes,  # type: ignore[arg-type]
+        )
+        return retrain_lists(
+            job,
+            archive=ArchiveReader(self.config.archive_dir),
+            store=self.store,
+            registry=open_registry(self.config),
+            ledger=LogLedger(self.log),
+            trainer=self.trainer,
+            now_ms=self.clock.now_ms,
+            hold=lambda: read_holds(self.log).words(SHOP),
+        )
+
+    def status(self) -> admin_pb2.DecisionPointStatus:
+        with grpc.insecure_channel(f"127.0.0.1:{self.serving.port}") as channel:
+            reply = admin_pb2_grpc.LeewayAdminStub(channel).GetStatus(admin_pb2.GetStatusRequest(), timeout=20.0)
+        return reply.decision_points[0]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    made = Shop(tmp_path)
+    yield made
+    made.close()
+
+
+def liked(answers: list[Recommended], shop: Shop) -> float:
+    """Return the share of the slots whose item the user likes."""
+    likes = [
+        int(item.id[1:]) % 2 == (random.Random(int(answer.decision_id[1:])).choice(["NL", "DE"]) == "NL")
+        for answer in answers
+        for item in answer.items
+    ]
+    return sum(likes) / len(likes)
+
+
+def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
+    # Nothing is known: every list is as likely as any other, and says so.
+    status = shop.status()
+    assert (status.kind, status.catalogue_items, status.generation) == ("recommender", ITEMS, 0)
+    first = shop.visits(0, 300)
+    assert {len(answer.items) for answer in first} == {3}
+    assert {(a.fallback, a.unrecorded) for a in first} == {("none", "")}
+    assert all([i.propensity for i in answer.items] == [1 / 8, 1 / 7, 1 / 6] for answer in first)
+    assert 0.4 < liked(first, shop) < 0.6
+
+    # A retry is the same answer; an outcome may come from elsewhere, as JSON; what cannot be is refused or put aside.
+    assert shop.visit(7) == first[7]
+    known = outcome_schema()["properties"]
+    assert {"task", "item", "slot"} <= set(known)
+    document = yaml.safe_dump({"value": 1.0, "time_ms": START_MS + 5, "task": "click", "item": first[0].items[2].id})
+    json_form = str(yaml.safe_load(document)).replace("'", '"').encode()
+    stray = json_form.replace(first[0].items[2].id.encode(), b"nobody")
+    headers = (("content-type", b"application/json"),)
+    eventually(lambda: shop.serving._log.recorder.depth == 0, "the server has recorded all")
+    shop.log.append([Message(OUTCOMES, b"v0", value, START_MS, headers) for value in (json_form, stray)])
+    with pytest.raises(grpc.RpcError, match="known are: click, purchase"):
+        shop.client.report("v0", 1.0, point=SHOP, task="clcik", slot=0)
+
+    # The window closes: one feedback for each list, with the values of its slots.
+    shop.pass_time(DAY_MS)
+    book = shop.book()
+    assert (book.decisions, book.feedback, book.pending, book.dead_letters) == (300, 300, 0, 1)
+    feedbacks = {f.decision.decision_id: f for f in map(Feedback.FromString, tail(shop.log, FEEDBACK, 10_000))}
+    assert len(feedbacks) == 300
+    assert list(feedbacks["v0"].tasks) == ["click", "purchase"]
+    assert feedbacks["v0"].slot_values[4] == 1.0
+    for feedback in feedbacks.values():
+        clicks, purchases = feedback.slot_values[::2], feedback.slot_values[1::2]
+        assert feedback.reward == sum(clicks) + 3.0 * sum(purchases)
+        assert feedback.defaulted == (feedback.outcomes == 0)
+
+    # A second day; then the days are trained on, what was held back judges, and the new model serves.
+    shop.visits(300, 300)
+    shop.pass_time(DAY_MS)
+    assert shop.monitor.ledger.statistics(SHOP)[0].feedback == 600
+    outcome = shop.retrain()
+    assert outcome.exit_code is ExitCode.PROMOTED, outcome.words
+    assert outcome.held_back == 240
+    assert shop.trainer.asked == [((20_000, 20_001), 0.2, False)]
+    champion = open_registry(shop.config).champion(SHOP)
+    assert champion is not None
+    assert champion.tags["gate"] == "passed"
+    shop.clock.now_ms += 1_000
+    shop.publisher.step()
+    eventually(lambda: shop.status().generation == 1, "the server serves the new generation")
+    second = shop.visits(600, 300)
+    assert {answer.policy_version for answer in second} == {shop.status().policy_version}
+    assert liked(second, shop) > 0.8
+    cold = shop.client.recommend(SHOP, {"country": "FR"}, ["i3", "never seen", "i4"], k=2)
+    assert len(cold.items) == 2
+
+    # After an alarm the next pass augments more; it goes on from the state of the first, with what is new alone.
+    shop.pass_time(DAY_MS)
+    again = shop.retrain(reason="drift")
+    assert again.exit_code in (ExitCode.PROMOTED, ExitCode.REFUSED), again.words
+    days, p, went_on = shop.trainer.asked[-1]
+    assert (p, went_on) == (0.4, True)
+    assert days[0] >= 20_001
+    assert shop.retrain(reason="drift").done_before
+
+    # Every list is computed again from its policy, bit for bit.
+    result = replay_log(shop.log, shop.config.policy_dir)
+    assert (result.decisions, result.mismatches, result.examples) == (901, 0, [])
