@@ -87,7 +87,7 @@ def neural(
     name: str, settings: Mapping[str, Any], setting: Setting, source: SessionSource, space: FieldSpace, seed: int
 ) -> ElboTds:
     """Return a neural model; the rate of a variation of ELBO_TDS is that of ELBO_TDS."""
-    rate = setting.rates.get(name, setting.rates["ELBO_TDS"])
+    rate = setting.rates[name if name in setting.rates else "ELBO_TDS"]
     chosen = {"alpha": setting.alpha, "learning_rate": rate, "batch_sessions": BATCH, "seed": seed, **settings}
     return ElboTds(ElboTdsConfig(**chosen), source.user, source.item, source.tasks, space=space, name=name)
 

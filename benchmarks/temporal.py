@@ -54,7 +54,10 @@ def diginetica(seed: int, quick: bool) -> DigineticaSessions:
     return DigineticaSessions(seed, share=0.01 if quick else 0.05)
 
 
-def shift_days(source: SessionSource, kind: str) -> list[int]:
+SOURCES: dict[str, Callable[[int, bool], SessionSource]] = {"generator": generator, "diginetica": diginetica}
+
+
+def shift_days(source: SessionSource) -> list[int]:
     """Return the days with a shift: sale days and those after them; in the log, those whose items changed most."""
     if isinstance(source, GeneratedSessions):
         return sorted({near for day in source.world.sale_days for near in (day, day + 1)})
@@ -118,7 +121,7 @@ def played(
         first = (chunk for day in days[:FIRST] for chunk in source.read(day, AT_ONCE))
         space = FieldSpace(source.user, source.item).fitted(first)
         if not shifted:
-            shifted = [days.index(day) - FIRST for day in shift_days(source, kind) if day in days]
+            shifted = [days.index(day) - FIRST for day in shift_days(source) if day in days]
         makers = makers_of(kind, source, space, seed)
         for name in names:
             began = time.perf_counter()
@@ -169,7 +172,7 @@ def measure(quick: bool) -> dict[str, Any]:
     seeds = range(2) if quick else range(5)
     result: dict[str, Any] = {"settings": {kind: vars(setting) for kind, setting in SETTINGS.items()}}
     everything = {}
-    for kind, make in (("generator", generator), ("diginetica", diginetica)):
+    for kind, make in SOURCES.items():
         found, shifted = played(kind, make, seeds, COMPARED, quick)
         everything[kind] = (found, shifted)
         result[kind] = {"shift_days": [day + FIRST for day in shifted], "models": summary(found, shifted)}
