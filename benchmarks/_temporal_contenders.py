@@ -34,6 +34,14 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "ELBO_TDS": CHEAP,
 }
 
+#: The learning rate and the batch of the authors' script, with which little is learned in one pass.
+RELEASED: dict[str, Any] = {"learning_rate": 3e-4, "batch_sessions": 32}
+AS_RELEASED: dict[str, dict[str, Any]] = {
+    "ERM, released rate": {**ERM, **RELEASED},
+    "ERM, bottleneck, released rate": {**CONTROL, **RELEASED},
+    "ELBO_TDS, released rate": {**CHEAP, **RELEASED},
+}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -74,6 +82,7 @@ def ablations(source: SessionSource) -> dict[str, dict[str, Any]]:
         found |= {
             "shifting fields alone": augmented(fields=tuple(shifting)),
             "shifting fields, resampled (jitter 50, p 0.9)": {**CHEAP, "augmentation": wide},
+            "shifting fields, resampled, prior only": {**CHEAP, "augmentation": wide, "reconstruction": False},
             "copies, labels only, shifting fields resampled": {
                 **CONTROL,
                 "predict": "copies",
