@@ -106,5 +106,5 @@ def classical(space: FieldSpace, seed: int) -> dict[str, Callable[[], DayModel]]
     return {
         "popularity": lambda: Popularity("item_id"),
         "logistic": lambda: LogisticRegression(space, seed=seed),
-        "LightGBM": lambda: LightGBM(space, seed=seed, threads=2),
+        "LightGBM": lambda: LightGBM(space, seed=seed, threads=1),
     }
