@@ -34,6 +34,14 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "ELBO_TDS": CHEAP,
 }
 
+#: The learning rate and the batch of the authors' script, with which little is learned in one pass.
+RELEASED: dict[str, Any] = {"learning_rate": 3e-4, "batch_sessions": 32}
+AS_RELEASED: dict[str, dict[str, Any]] = {
+    "ERM, released rate": {**ERM, **RELEASED},
+    "ERM, bottleneck, released rate": {**CONTROL, **RELEASED},
+    "ELBO_TDS, released rate": {**CHEAP, **RELEASED},
+}
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -74,6 +82,7 @@ def ablations(source: SessionSource) -> dict[str, dict[str, Any]]:
         found |= {
             "shifting fields alone": augmented(fields=tuple(shifting)),
             "shifting fields, resampled (jitter 50, p 0.9)": {**CHEAP, "augmentation": wide},
+            "shifting fields, resampled, prior only": {**CHEAP, "augmentation": wide, "reconstruction": False},
             "copies, labels only, shifting fields resampled": {
                 **CONTROL,
                 "predict": "copies",
@@ -87,7 +96,7 @@ def neural(
     name: str, settings: Mapping[str, Any], setting: Setting, source: SessionSource, space: FieldSpace, seed: int
 ) -> ElboTds:
     """Return a neural model; the rate of a variation of ELBO_TDS is that of ELBO_TDS."""
-    rate = setting.rates.get(name, setting.rates["ELBO_TDS"])
+    rate = setting.rates[name if name in setting.rates else "ELBO_TDS"]
     chosen = {"alpha": setting.alpha, "learning_rate": rate, "batch_sessions": BATCH, "seed": seed, **settings}
     return ElboTds(ElboTdsConfig(**chosen), source.user, source.item, source.tasks, space=space, name=name)
 
@@ -97,5 +106,5 @@ def classical(space: FieldSpace, seed: int) -> dict[str, Callable[[], DayModel]]
     return {
         "popularity": lambda: Popularity("item_id"),
         "logistic": lambda: LogisticRegression(space, seed=seed),
-        "LightGBM": lambda: LightGBM(space, seed=seed, threads=2),
+        "LightGBM": lambda: LightGBM(space, seed=seed, threads=1),
     }

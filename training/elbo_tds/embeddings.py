@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -24,8 +25,9 @@ _PHILOX_BLOCK = 4  # numbers of 64 bits
 class Layout:
     """Rows of the two tables: of buckets, by statistical field, and of codes, by vocabulary.
 
-    A vocabulary has room for a power of two of codes, so that the table seldom takes another shape, for which the step
-    would be compiled again. Fields that share a vocabulary share its embeddings.
+    A vocabulary has room for a power of two of codes, so that the table seldom takes another shape, for which the
+    look-up is compiled again (the step is not: it sees active rows alone). Fields that share a vocabulary share its
+    embeddings.
 
     Parameters
     ----------
@@ -125,10 +127,20 @@ def grown(table: CodeTable, old: Layout, new: Layout, deviation: float, seed: in
     return CodeTable(jnp.asarray(rows), jnp.asarray(first), jnp.asarray(second))
 
 
-def adam_rows(
-    table: CodeTable, active: jax.Array, gradient: jax.Array, step: jax.Array, learning_rate: jax.Array
-) -> CodeTable:
-    """Return the table after Adam's step on the active rows alone; the cost does not grow with the table.
+@jax.jit
+def rows_at(table: CodeTable, active: jax.Array) -> CodeTable:
+    """Return the active rows of a table; for a row beyond it, its last one."""
+    return CodeTable(*(part.at[active].get(mode="clip") for part in table))
+
+
+@partial(jax.jit, donate_argnums=0)
+def with_rows(table: CodeTable, active: jax.Array, rows: CodeTable) -> CodeTable:
+    """Return the table with other active rows; one beyond the table is passed over. The old table is used up."""
+    return CodeTable(*(part.at[active].set(new, mode="drop") for part, new in zip(table, rows, strict=True)))
+
+
+def adam_rows(rows: CodeTable, gradient: jax.Array, step: jax.Array, learning_rate: jax.Array) -> CodeTable:
+    """Return active rows after a step of Adam on them alone; the cost does not grow with the table.
 
     This is the lazy form of Adam: a row that is not looked up keeps its place and its moments, where Adam proper would
     move it on by its fading moments. Bias is corrected by the count of all steps.
@@ -136,10 +148,8 @@ def adam_rows(
 
     Parameters
     ----------
-    table
-        The table.
-    active : int32, shape (U,)
-        Rows, each once; a row beyond the table is passed over.
+    rows
+        The rows and their moments.
     gradient : float32, shape (U, E)
     step
         1 at the first step.
@@ -147,16 +157,7 @@ def adam_rows(
         Of the step.
     """
     beta1, beta2, epsilon = 0.9, 0.999, 1e-8
-    first = beta1 * _rows(table.first, active) + (1.0 - beta1) * gradient
-    second = beta2 * _rows(table.second, active) + (1.0 - beta2) * jnp.square(gradient)
+    first = beta1 * rows.first + (1.0 - beta1) * gradient
+    second = beta2 * rows.second + (1.0 - beta2) * jnp.square(gradient)
     move = first / (1.0 - beta1**step) / (jnp.sqrt(second / (1.0 - beta2**step)) + epsilon)
-    rows = _rows(table.rows, active) - learning_rate * move
-    return CodeTable(
-        table.rows.at[active].set(rows, mode="drop"),
-        table.first.at[active].set(first, mode="drop"),
-        table.second.at[active].set(second, mode="drop"),
-    )
-
-
-def _rows(table: jax.Array, active: jax.Array) -> jax.Array:
-    return table.at[active].get(mode="clip")
+    return CodeTable(rows.rows - learning_rate * move, first, second)

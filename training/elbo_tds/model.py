@@ -17,7 +17,7 @@ from engine.recommender.two_tower import Float32, Tower, TwoTower
 from training.elbo_tds import draws
 from training.elbo_tds.batches import Batch, Batcher, Encoded
 from training.elbo_tds.config import ElboTdsConfig
-from training.elbo_tds.embeddings import CodeTable, Layout, first_table, grown
+from training.elbo_tds.embeddings import CodeTable, Layout, first_table, grown, rows_at, with_rows
 from training.elbo_tds.environments import Environments
 from training.elbo_tds.towers import MLP, ServedNetwork, TowerNetwork, linear
 from training.elbo_tds.train_step import (
@@ -77,6 +77,7 @@ class ElboTds:
         self._space: FieldSpace | None = None
         self._layout: Layout
         self._state: State
+        self._codes: CodeTable
         self._step: StepFunction
         self._environments = Environments(config.penalty) if config.penalty else None
         if space is not None:
@@ -102,12 +103,11 @@ class ElboTds:
             return np.zeros((len(sessions), len(self.tasks)), np.float32)
         encoded = Encoded.of(self._space, sessions)
         batcher = Batcher(self._space, self._layout, _SCORED_AT_ONCE)
-        parts = [
-            np.asarray(self._score(self._state.parameters, self._state.codes.rows, batcher.batch([part])))[
-                : len(part.session)
-            ]
-            for part in encoded.parts(_SCORED_AT_ONCE)
-        ]
+        parts = []
+        for part in encoded.parts(_SCORED_AT_ONCE):
+            batch = batcher.batch([part])
+            active = rows_at(self._codes, batch.active).rows
+            parts.append(np.asarray(self._score(self._state.parameters, active, batch))[: len(part.session)])
         return np.concatenate(parts) if parts else np.zeros((0, len(self.tasks)), np.float32)
 
     def learn(self, day: Iterable[Sessions]) -> None:
@@ -123,8 +123,7 @@ class ElboTds:
             return
         space = self._space.extended(sessions, min_count=self.config.min_count)
         layout = Layout.of(space)
-        codes = grown(self._state.codes, self._layout, layout, self.config.embedding_deviation, self.config.seed)
-        self._state = self._state._replace(codes=codes)
+        self._codes = grown(self._codes, self._layout, layout, self.config.embedding_deviation, self.config.seed)
         self._space, self._layout = space, layout
 
     def train(self, sessions: Sessions) -> None:
@@ -142,7 +141,10 @@ class ElboTds:
         """Take one step of the optimiser."""
         key = draws.key_of(self.config.seed, self.steps)
         self.steps += 1
-        self._state = self._step(self._state, batch, key, np.float32(self.steps), self._weights)
+        number = np.float32(self.steps)
+        rows = rows_at(self._codes, batch.active)
+        self._state, rows = self._step(self._state, rows, batch, key, number, self._weights)
+        self._codes = with_rows(self._codes, batch.active, rows)
 
     def losses(self) -> dict[str, float]:
         """Return the mean of each term over the steps since the last call, and start anew."""
@@ -179,13 +181,13 @@ class ElboTds:
                 layers=tuple((W.copy(), b.copy()) for W, b in self.network.layers(of_side["network"])),
             )
         return TwoTower(
-            self.tasks, _copy(parameters["buckets"]), _copy(self._state.codes.rows), towers["user"], towers["item"]
+            self.tasks, _copy(parameters["buckets"]), _copy(self._codes.rows), towers["user"], towers["item"]
         )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return everything that training changes as plain arrays: space, weights, optimiser, environments."""
         found = {f"space.{key}": array for key, array in self.space.to_arrays().items()}
-        leaves = jax.tree_util.tree_leaves_with_path(self._state)
+        leaves = jax.tree_util.tree_leaves_with_path((self._state, self._codes))
         found |= {f"state{jax.tree_util.keystr(path)}": np.asarray(leaf) for path, leaf in leaves}
         if self._environments is not None:
             found |= {f"environments.{key}": array for key, array in self._environments.arrays().items()}
@@ -201,14 +203,14 @@ class ElboTds:
         """
         try:
             self._begin(FieldSpace.from_arrays(_below(arrays, "space.")))
-            leaves, tree = jax.tree_util.tree_flatten_with_path(self._state)
+            leaves, tree = jax.tree_util.tree_flatten_with_path((self._state, self._codes))
             restored = []
             for path, leaf in leaves:
                 array = arrays[f"state{jax.tree_util.keystr(path)}"]
                 if array.shape != leaf.shape:
                     raise ValueError(f"state{jax.tree_util.keystr(path)} has shape {array.shape}, not {leaf.shape}")
                 restored.append(jnp.asarray(array))
-            self._state = jax.tree_util.tree_unflatten(tree, restored)
+            self._state, self._codes = jax.tree_util.tree_unflatten(tree, restored)
             self.steps = int(arrays["steps"])
             if self._environments is not None:
                 self._environments.restore(_below(arrays, "environments."))
@@ -234,8 +236,8 @@ class ElboTds:
         )
         parameters = jax.tree.map(jnp.asarray, first_parameters(config, self.network, space, len(self.tasks)))
         rows = jnp.asarray(first_table(self._layout.codes, config.embedding, config.embedding_deviation, config.seed))
-        codes = CodeTable(rows, jnp.zeros_like(rows), jnp.zeros_like(rows))
-        self._state = State(parameters, optimiser().init(parameters), codes, jnp.zeros(len(TOTALS), jnp.float32))
+        self._codes = CodeTable(rows, jnp.zeros_like(rows), jnp.zeros_like(rows))
+        self._state = State(parameters, optimiser().init(parameters), jnp.zeros(len(TOTALS), jnp.float32))
 
 
 def first_parameters(config: ElboTdsConfig, network: TowerNetwork, space: FieldSpace, tasks: int) -> dict[str, Any]:

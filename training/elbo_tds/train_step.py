@@ -99,7 +99,7 @@ class Weights(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything that training changes.
+    """Everything that training changes but the table of codes.
 
     Attributes
     ----------
@@ -108,15 +108,12 @@ class State(NamedTuple):
         variance is learned, ``log_variance``.
     moments
         Optax's state for them.
-    codes
-        The table of codes.
     totals : float32
         Sums over the steps of a day, named by ``TOTALS``.
     """
 
     parameters: dict[str, Any]
     moments: Any
-    codes: CodeTable
     totals: jax.Array
 
 
@@ -241,30 +238,30 @@ def _terms(
     return found
 
 
-StepFunction = Callable[[State, Batch, Any, Any, Weights], State]
+StepFunction = Callable[[State, CodeTable, Batch, Any, Any, Weights], tuple[State, CodeTable]]
 
 
 @lru_cache(maxsize=64)
 def compiled_step(structure: Structure) -> StepFunction:
-    """Return the step of a structure: (state, batch, key, number from 1, weights) to the next state.
+    """Return the step of a structure: (state, active rows, batch, key, number from 1, weights) to the next two.
 
-    The state that is passed in is used up.
+    The state and the rows that are passed in are used up.
     """
     adam = optimiser()
 
-    def step(state: State, batch: Batch, key: jax.Array, number: jax.Array, weights: Weights) -> State:
-        active = state.codes.rows.at[batch.active].get(mode="clip")
-
+    def step(
+        state: State, rows: CodeTable, batch: Batch, key: jax.Array, number: jax.Array, weights: Weights
+    ) -> tuple[State, CodeTable]:
         def of(parameters: dict[str, Any], active: jax.Array) -> tuple[jax.Array, jax.Array]:
             return loss(structure, parameters, active, batch, key, weights.alpha, weights.penalty)
 
-        (of_parameters, of_active), terms = jax.grad(of, argnums=(0, 1), has_aux=True)(state.parameters, active)
+        (of_parameters, of_active), terms = jax.grad(of, argnums=(0, 1), has_aux=True)(state.parameters, rows.rows)
         moves, moments = adam.update(of_parameters, state.moments)
         parameters = jax.tree.map(lambda p, move: p - weights.learning_rate * move, state.parameters, moves)
-        codes = adam_rows(state.codes, batch.active, of_active, number, weights.learning_rate)
-        return State(parameters, moments, codes, state.totals + jnp.append(terms, 1.0))
+        changed = adam_rows(rows, of_active, number, weights.learning_rate)
+        return State(parameters, moments, state.totals + jnp.append(terms, 1.0)), changed
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=(0, 1))
 
 
 ScoreFunction = Callable[[dict[str, Any], jax.Array, Batch], jax.Array]
@@ -272,10 +269,9 @@ ScoreFunction = Callable[[dict[str, Any], jax.Array, Batch], jax.Array]
 
 @lru_cache(maxsize=64)
 def compiled_score(structure: Structure) -> ScoreFunction:
-    """Return the logits (n, T) of a batch's clean rows: parameters, table of codes, batch."""
+    """Return the logits (n, T) of a batch's clean rows: parameters, active embeddings, batch."""
 
-    def score(parameters: dict[str, Any], codes: jax.Array, batch: Batch) -> jax.Array:
-        active = codes.at[batch.active].get(mode="clip")
+    def score(parameters: dict[str, Any], active: jax.Array, batch: Batch) -> jax.Array:
         user, item = (
             _vectors(structure, parameters[side], _clean(structure, parameters, side, rows, active))
             for side, rows in (("user", batch.user), ("item", batch.item))

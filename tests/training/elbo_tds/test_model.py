@@ -18,6 +18,7 @@ from tests.training.elbo_tds.shop import TINY, Shop
 from training.elbo_tds import draws
 from training.elbo_tds.batches import Batch, Batcher, Encoded, padded
 from training.elbo_tds.config import AugmentationConfig, ElboTdsConfig, PenaltyConfig
+from training.elbo_tds.embeddings import rows_at
 from training.elbo_tds.model import ElboTds, side_fields
 from training.elbo_tds.towers import Parameters
 from training.elbo_tds.train_step import Structure, loss
@@ -45,7 +46,7 @@ def gradients(config: ElboTdsConfig) -> Callable[[float], list[np.ndarray]]:
     made.extend([SHOP.whole(0)])
     batch, key = batch_of(made), jnp.asarray(draws.key_of(0, 0))
     structure = Structure.of(config, made.network, 2, *sides(made))
-    active = made._state.codes.rows.at[batch.active].get(mode="clip")
+    active = rows_at(made._codes, batch.active).rows
 
     def total(parameters: dict[str, Any], active: jax.Array, alpha: float) -> jax.Array:
         return loss(structure, parameters, active, batch, key, alpha, 0.0)[0]
@@ -237,7 +238,7 @@ def test_padding_changes_nothing() -> None:
     values = []
     for sessions in (16, 40):
         batch = Batcher(made.space, made._layout, sessions).batch([part])
-        active = made._state.codes.rows.at[batch.active].get(mode="clip")
+        active = rows_at(made._codes, batch.active).rows
         key = jnp.zeros(2, jnp.uint32)
         total, _ = jax.jit(loss, static_argnums=0)(structure, made._state.parameters, active, batch, key, 0.0, 0.0)
         values.append(float(total))

@@ -69,7 +69,13 @@ def same(one: Path, other: Path) -> bool:
 # A day of 64 sessions is 4 words to score (none on the first day), 4 to extend, 4 to train: killed in the first
 # day's training, between two days, and in a later day's scoring, extension and training.
 @pytest.mark.parametrize(
-    "kill_at", [7, pytest.param(10, marks=pytest.mark.slow), 19, pytest.param(24, marks=pytest.mark.slow)]
+    "kill_at",
+    [
+        pytest.param(7, marks=pytest.mark.slow),
+        pytest.param(10, marks=pytest.mark.slow),
+        19,
+        pytest.param(24, marks=pytest.mark.slow),
+    ],
 )
 def test_killed_anywhere_it_comes_out_bit_for_bit_the_same(
     kill_at: int, whole: tuple[Path, Trained], tmp_path: Path
