@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Many tests wait for brokers and servers: three at once keep two cores busy. A file's tests stay together.
-PYTEST := $(BIN)/pytest -n 3 --dist loadfile
+# Three at once keep two cores busy; those that start, kill and fill up real services have the machine to themselves.
+REAL := tests/integration tests/faults
+TOGETHER := $(BIN)/pytest -n 3 --dist loadfile $(REAL:%=--ignore=%)
+ALONE := $(BIN)/pytest $(REAL)
 SOURCES := engine streaming training monitoring tests benchmarks
 
 .DEFAULT_GOAL := help
@@ -31,10 +33,12 @@ demo: $(VENV)/.run ## Run the whole loop on real data, with a report at the end 
 	$(BIN)/leeway demo --dir leeway-demo --json leeway-demo/figures.json
 
 test: $(VENV)/.dev lint ## Lint, types and the tests that take minutes
-	$(PYTEST)
+	$(TOGETHER)
+	$(ALONE)
 
 test-all: $(VENV)/.dev lint ## All tests, slow ones too
-	$(PYTEST) -m ''
+	$(TOGETHER) -m ''
+	$(ALONE) -m ''
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check $(SOURCES)

@@ -16,7 +16,12 @@ OFFERS: dict[str, Any] = {
     "context": {"basket": {"type": "number"}, "country": {"type": "text", "buckets": 8}},
     "reward": {"window": "1s", "grace": "200ms", "aggregation": "first"},
     "retraining": {"enabled": False},
-    "monitors": {"warm_up": 300, "features": {"reactions": ["hold_promotion"]}, "propensity": {"share": 0.5}},
+    "monitors": {
+        "warm_up": 300,
+        "feedbacks_per_month": 10_000_000,
+        "features": {"reactions": ["hold_promotion"]},
+        "propensity": {"share": 0.5},
+    },
 }
 
 
