@@ -10,6 +10,8 @@ read to its end; it answers with feedback, exactly one for each decision. The ru
   was read to its end moves its clock to the time of the reading, so that an idle one holds nothing up. An outcome that
   does not count moves no clock: a client with a wrong clock cannot close the windows of others. What is dated too far
   ahead of the clock on the wall is refused, and moves no clock.
+- A decision that comes late, as from a server that was cut off for longer than the window, has its outcomes behind it:
+  its window stays open for ``window + grace`` after it came, ten minutes at most.
 - Feedback is given when the window closes, whatever the aggregation: given with the outcome it would reach the learner
   and the monitors before that of decisions without one, and a selection of successes would look like a change.
 - ``first`` takes the first outcome in the order of the log; later ones are surplus.
@@ -53,6 +55,9 @@ from streaming.wire import read_outcome
 _TIME_LIMIT_MS = 2**53  # 285,000 years: no sum of two such times overflows a record's field
 _VALUE_LIMIT = 1e100  # no sum of such values overflows
 _PARKED_MS = 86_400_000
+#: So long at most the outcomes of a decision that came late are waited for: servers ship what they kept in its order,
+#: as fast as they can.
+LATE_PATIENCE_MS = 600_000
 
 
 class Source(Enum):
@@ -172,8 +177,10 @@ class Joiner:
         book = self._state.books.get(point) or self._book(point)
         book.decisions += 1
         book.pending += 1
-        due_ms = time_ms + config.window + config.grace
-        opened = Entry(JOIN_STAGE_OPEN, due_ms, self._names[point], time_ms, record.value)
+        span_ms = config.window + config.grace
+        late_ms = self._watermark + (span_ms if span_ms < LATE_PATIENCE_MS else LATE_PATIENCE_MS)
+        due_ms = time_ms + span_ms
+        opened = Entry(JOIN_STAGE_OPEN, due_ms if due_ms > late_ms else late_ms, self._names[point], time_ms, record.value)
         self._state.add(key, opened, entry)
         if entry is not None:
             opened.not_before_ms = entry.due_ms

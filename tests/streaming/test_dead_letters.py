@@ -265,6 +265,10 @@ def test_a_replay_of_a_decision_long_after_its_window_has_its_true_reward(log: E
 
     with joining(log, {"page": point, "offers": point}, clock):
         assert all_of(log) == 2
+    assert contents(log, FEEDBACK) == []
+    clock.now_ms += 1_000  # it came late: the window is open for as long again
+    with joining(log, {"page": point, "offers": point}, clock):
+        pass
     feedback = [Feedback.FromString(value or b"") for _, _, _, value, _ in contents(log, FEEDBACK)]
     assert [(each.decision, each.reward, each.defaulted) for each in feedback] == [(decision, 1.0, False)]
 

@@ -24,7 +24,7 @@ from engine.records import (
 )
 from streaming.changelog import HEAD_KEY
 from streaming.cold import ColdTable
-from streaming.join import Joiner, Source
+from streaming.join import LATE_PATIENCE_MS, Joiner, Source
 from streaming.pending import Pending
 from tests.streaming.joining import (
     GRACE,
@@ -271,6 +271,22 @@ def test_an_outcome_that_does_not_count_moves_no_clock() -> None:
     assert [f.reward for f in effects.feedback] == [0.25]
 
 
+def test_a_decision_that_comes_late_waits_for_its_outcomes_that_come_behind_it() -> None:
+    joiner = Joiner(POINTS)
+    # A server was cut off from the log; by the clock of others, the window is over when it has its way again.
+    feed(joiner, *ends(5_000))
+    assert not feed(joiner, decision(), *ends(5_109)).feedback
+    assert [f.reward for f in feed(joiner, outcome(0.25), *ends(5_110)).feedback] == [0.25]
+
+
+def test_a_decision_that_comes_late_is_waited_for_ten_minutes_at_most() -> None:
+    week = 7 * 86_400_000
+    joiner = Joiner({"first": RewardConfig(window=week, grace=0)})
+    feed(joiner, *ends(2 * week))
+    assert not feed(joiner, decision("first"), *ends(2 * week + LATE_PATIENCE_MS - 1)).feedback
+    assert len(feed(joiner, *ends(2 * week + LATE_PATIENCE_MS)).feedback) == 1
+
+
 # ---- state
 
 
@@ -318,6 +334,7 @@ class Known:
 
     decision: Decision | None = None
     deadline: int = 0  # when outcomes that wait are given up
+    came_at: float = -math.inf  # the clock when the decision came
     counted: list[Outcome] = field(default_factory=list)
     copies_of: list[Outcome] = field(default_factory=list)  # every outcome that was taken, in any way
     refused: list[Outcome] = field(default_factory=list)  # those out of range
@@ -361,7 +378,9 @@ class Reference:
         if known.decision is None:
             return known.deadline
         span = self.span(known.decision.decision_point)
-        return known.decision.time_ms + span if known.closed_at is None else max(known.closed_at + span, known.deadline)
+        if known.closed_at is not None:
+            return max(known.closed_at + span, known.deadline)
+        return max(known.decision.time_ms + span, known.came_at + min(span, LATE_PATIENCE_MS))
 
     def decide(self, item: Decision) -> None:
         if item.decision_point not in self.points:
@@ -372,7 +391,7 @@ class Reference:
             self.tally["duplicate_decisions"] += 1
             return
         waiting = known.copies_of
-        self.known[item.decision_id] = Known(item, known.deadline)
+        self.known[item.decision_id] = Known(item, known.deadline, self.now())
         self.accepted.append(item.decision_id)
         for early in waiting:
             self.judge(self.known[item.decision_id], early)
