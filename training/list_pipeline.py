@@ -267,7 +267,11 @@ class _Run:
             found = ", ".join(f"{task} {auc:.4f}" for task, auc in score.auc.items())
             self.progress(f"day {score.day}: {score.rows} items shown, AUC before learning it: {found}")
 
-        return self.trainer(source, job.config, p=job.p, state=None if known is None else known[0], on_day=on_day)
+        state = None if known is None else known[0]
+        earlier = None
+        if known is not None and start_ms > self.window.start_ms:
+            earlier = ListSessions(self.archive, job.name, job.recommender, self.window.start_ms, start_ms)
+        return self.trainer(source, job.config, p=job.p, state=state, on_day=on_day, earlier=earlier)
 
     def _evaluate(
         self, candidate: RecommenderPolicy, cut: int

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -34,10 +35,12 @@ from streaming.serve import ServingProcess
 from streaming.slate_reward import SlateReward
 from streaming.topics import FEEDBACK, OUTCOMES
 from tests.integration.service import eventually
-from tests.training.stand_in import StandIn
 from training.archive import ArchiveReader
+from training.day_pass import elbo_tds_pass
+from training.day_trainer import Trained
 from training.job import ExitCode, Outcome
 from training.list_pipeline import ListRetrainJob, retrain_lists
+from training.sessions import SessionSource
 
 SHOP = "shop"
 ITEMS = 8
@@ -60,6 +63,16 @@ SETTINGS = {
                 "min_events": 300,
                 "hold_back": 0.4,
                 "gate": {"min_events": 100, "min_effective_sample_size": 20},
+                # A model small enough, and steps large enough, for some hundred lists.
+                "least_steps": 300,
+                "elbo_tds": {
+                    "embedding": 8,
+                    "latent": 16,
+                    "hidden": [16],
+                    "learning_rate": 0.02,
+                    "embedding_deviation": 1.0,
+                    "batch_sessions": 16,
+                },
             },
         }
     },
@@ -100,7 +113,7 @@ class Shop:
         self.serving = ServingProcess(self.config, self.clock)
         self.serving.start()
         self.client = LeewayClient(f"127.0.0.1:{self.serving.port}", timeout_s=20.0)
-        self.trainer = StandIn()
+        self.asked: list[tuple[tuple[int, ...], float, bool]] = []
 
     def close(self) -> None:
         self.client.close()
@@ -163,6 +176,11 @@ class Shop:
     def book(self) -> JoinAccounting:
         return read_accounting(self.log)[SHOP]
 
+    def train(self, source: SessionSource, *settings: Any, **more: Any) -> Trained:
+        """Train as the product does, and keep what was asked for."""
+        self.asked.append((tuple(source.days()), more["p"], more["state"] is not None))
+        return elbo_tds_pass(source, *settings, **more)
+
     def retrain(self, **changes: object) -> Outcome:
         settings = self.config.recommenders[SHOP]
         catalogue = read_table(self.config.data_dir.parent / "items.csv", self.recommender)
@@ -180,7 +198,7 @@ class Shop:
             store=self.store,
             registry=open_registry(self.config),
             ledger=LogLedger(self.log),
-            trainer=self.trainer,
+            trainer=self.train,
             now_ms=self.clock.now_ms,
             hold=lambda: read_holds(self.log).words(SHOP),
         )
@@ -251,7 +269,7 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     outcome = shop.retrain()
     assert outcome.exit_code is ExitCode.PROMOTED, outcome.words
     assert outcome.held_back == 240
-    assert shop.trainer.asked == [((20_000, 20_001), 0.2, False)]
+    assert shop.asked == [((20_000, 20_001), 0.2, False)]
     champion = open_registry(shop.config).champion(SHOP)
     assert champion is not None
     assert champion.tags["gate"] == "passed"
@@ -268,7 +286,7 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     shop.pass_time(DAY_MS)
     again = shop.retrain(reason="drift")
     assert again.exit_code in (ExitCode.PROMOTED, ExitCode.REFUSED), again.words
-    days, p, went_on = shop.trainer.asked[-1]
+    days, p, went_on = shop.asked[-1]
     assert (p, went_on) == (0.4, True)
     assert days[0] >= 20_001
     assert shop.retrain(reason="drift").done_before

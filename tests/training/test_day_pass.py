@@ -44,8 +44,8 @@ RETRAINING = RecommenderRetrainingConfig.model_validate(
             "learning_rate": 0.02,
             "embedding_deviation": 1.0,
             "batch_sessions": 16,
-            "passes": 30,
-        }
+        },
+        "least_steps": 300,
     },
     context=WRITTEN,
 )
