@@ -30,7 +30,7 @@ from training.archive.lists import to_list_feedback
 from training.config import RecommenderRetrainingConfig
 from training.day_trainer import DayScore, DayTrainer, State, Trained, read_state, save_state, trainer_path
 from training.evaluation import SLATE_ESTIMATORS
-from training.evaluation.lists import Asked, ListEvaluation, evaluate_lists, logging, policy_of
+from training.evaluation.lists import ListEvaluation, acted, evaluate_lists, policy_of
 from training.gate import Verdict, judge_lists
 from training.job import ExitCode, Ledger, Outcome
 from training.list_run_log import ListRunLog
@@ -278,18 +278,16 @@ class _Run:
     ) -> tuple[ListEvaluation, ListEvaluation, str, str | None]:
         """Return the evaluations of candidate and champion, and a note where it is not the champion's."""
         job = self.job
-        acting = self.window.version[int(np.searchsorted(self.window.time_ms, cut))]
-        asked: Asked = logging
-        note, champion = f" (compared with the policies that acted, not with {acting}, which is gone)", None
-        try:
-            policy = self.store.load(job.name, acting)
-        except SnapshotError:
-            pass
-        else:
-            if same_fields(policy.recommender, job.recommender):
-                asked, note, champion = policy_of(policy), "", acting
+        version = self.window.version[int(np.searchsorted(self.window.time_ms, cut))]
+        acting = acted(self._loaded)
+        asked, champion = acting, None
+        note = f" (compared with the policies that acted, not with {version}, which is gone)"
+        policy = self._loaded(version)
+        if policy is not None and same_fields(policy.recommender, job.recommender):
+            asked, note, champion = policy_of(policy), "", version
         reward_range = job.recommender.reward_range
-        found = evaluate_lists(self._held(cut), job.recommender.tasks, reward_range, [policy_of(candidate), asked])
+        compared = [policy_of(candidate), asked]
+        found = evaluate_lists(self._held(cut), job.recommender.tasks, reward_range, compared, acting)
         estimator = job.config.estimator
         for name, evaluation in zip(("two_tower", "champion"), found, strict=True):
             self.log.evaluation(name, evaluation)
@@ -299,6 +297,12 @@ class _Run:
                 f"by {estimator}, covered {evaluation.covered:.1%}"
             )
         return found[0], found[1], note, champion
+
+    def _loaded(self, version: str) -> RecommenderPolicy | None:
+        try:
+            return self.store.load(self.job.name, version)
+        except SnapshotError:
+            return None
 
     def _held(self, cut: int) -> Iterator[Feedback]:
         for batch in self.archive.batches(self.job.name, cut, self.window.end_ms):
