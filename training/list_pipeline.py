@@ -243,20 +243,19 @@ class _Run:
         )
 
     def _known(self, cut: int) -> tuple[State, int, int] | None:
-        """Return the state that the last promoted generation left, if a training can go on from it."""
-        promoted = [entry for entry in self.ledger.generations(self.job.name) if entry.promoted]
-        if not promoted:
-            return None
-        version = promoted[-1].policy_version
-        try:
-            policy = self.store.load(self.job.name, version)
-            known = read_state(trainer_path(self.store.root / self.job.name, version))
-        except SnapshotError as error:
-            self.progress(f"training starts from scratch: {error}")
-            return None
-        if known is None or known[1] >= cut or not same_fields(policy.recommender, self.job.recommender):
-            return None
-        return known
+        """Return the state to go on from: of the last promoted generation; before any, of a table's model."""
+        promoted = [entry.policy_version for entry in self.ledger.generations(self.job.name) if entry.promoted]
+        for version in promoted[-1:] or dict.fromkeys(reversed(self.window.version)):
+            try:
+                known = read_state(trainer_path(self.store.root / self.job.name, version))
+                if known is not None:
+                    policy = self.store.load(self.job.name, version)
+                    fits = known[1] < cut and same_fields(policy.recommender, self.job.recommender)
+                    return known if fits else None
+            except SnapshotError as error:
+                self.progress(f"training starts from scratch: {error}")
+                return None
+        return None
 
     def _train(self, start_ms: int, cut: int, known: tuple[State, int, int] | None) -> Trained:
         job = self.job

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pandas as pd  # type: ignore[import-untyped]  # publishes no types
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
 from engine.api.leeway.v1.service_pb2 import ReportRequest
@@ -34,12 +39,14 @@ from streaming.retraining import LogLedger, open_registry
 from streaming.serve import ServingProcess
 from streaming.slate_reward import SlateReward
 from streaming.topics import FEEDBACK, OUTCOMES
+from streaming.train_recommender import train_recommender
 from tests.integration.service import eventually
 from training.archive import ArchiveReader
 from training.day_pass import elbo_tds_pass
 from training.day_trainer import Trained
 from training.job import ExitCode, Outcome
 from training.list_pipeline import ListRetrainJob, retrain_lists
+from training.mlflow_import import mlflow
 from training.sessions import SessionSource
 
 SHOP = "shop"
@@ -294,3 +301,58 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     # Every list is computed again from its policy, bit for bit.
     result = replay_log(shop.log, shop.config.policy_dir)
     assert (result.decisions, result.mismatches, result.examples) == (901, 0, [])
+
+
+def test_a_retraining_goes_on_from_what_a_table_has_taught(shop: Shop) -> None:
+    directory = shop.config.data_dir.parent
+    rng = random.Random(0)
+    rows = [
+        (
+            f"{day}",
+            f"{day}-{session}",
+            country,
+            f"i{item}",
+            int((item % 2 == (country == "NL")) and rng.random() < 0.6),
+            0,
+        )
+        for day in ("2024-09-01", "2024-09-02")
+        for session in range(20)
+        for country in [rng.choice(["NL", "DE"])]
+        for item in rng.sample(range(ITEMS), 3)
+    ]
+    table = directory / "impressions.csv"
+    pd.DataFrame(rows, columns=["day", "session", "country", "item_id", "click", "purchase"]).to_csv(table, index=False)
+    command = ["--config", str(directory / "leeway.yaml"), str(table)]
+    trained = CliRunner().invoke(train_recommender, command, catch_exceptions=False)
+    assert trained.exit_code == 0, trained.output
+    version = shop.store.current(SHOP)
+    eventually(lambda: shop.status().policy_version == version, "the server serves the model of the table")
+    shop.visits(0, 300)
+    shop.pass_time(DAY_MS)
+    outcome = shop.retrain()
+    assert outcome.exit_code in (ExitCode.PROMOTED, ExitCode.REFUSED), outcome.words
+    assert shop.asked == [((20_000,), 0.2, True)]
+
+
+@pytest.mark.slow
+def test_mlflow_loads_the_champion_and_the_command_retrains(shop: Shop) -> None:
+    shop.visits(0, 300)
+    shop.pass_time(DAY_MS)
+    shop.visits(300, 300)
+    shop.pass_time(DAY_MS)
+    outcome = shop.retrain()
+    assert outcome.exit_code is ExitCode.PROMOTED, outcome.words
+    champion = open_registry(shop.config).champion(SHOP)
+    assert champion is not None
+    registered = mlflow.pyfunc.load_model(champion.source)
+    pairs = pd.DataFrame({"user_country": ["NL", "NL", "DE", "DE"], "item_item_id": ["i1", "i2", "i1", "i2"]})
+    score = registered.predict(pairs)["score"].tolist()
+    assert score[0] > 2 * score[1]
+    assert score[3] > 2 * score[2]
+
+    # The command trains and judges in a process of its own.
+    path = shop.config.data_dir.parent / "leeway.yaml"
+    command = [sys.executable, "-m", "streaming.cli", "retrain", "--config", str(path), "--dry-run", "--json"]
+    run = subprocess.run([*command, "--since-ms", str(START_MS)], capture_output=True, text=True, timeout=120)
+    assert run.returncode in (ExitCode.PROMOTED, ExitCode.REFUSED), run.stderr
+    assert json.loads(run.stdout)["rows"] == 600, run.stdout
