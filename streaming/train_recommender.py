@@ -81,6 +81,7 @@ def train_recommender(
     from engine.recommender.policy import RecommenderPolicy
     from engine.recommender.store import RecommenderStore
     from streaming.serve import now_ms
+    from training.day_trainer import save_state, trainer_path
     from training.elbo_tds.pipeline import train_recommender as train
     from training.sessions.table import open_table
 
@@ -111,6 +112,8 @@ def train_recommender(
     policy = RecommenderPolicy(
         which, recommender, trained.space, trained.model, catalogue, generation, update, lists, now_ms()
     )
+    # A table holds no logged list: the first retraining goes on from here with all of them.
+    save_state(trainer_path(store.root / which, policy.version), trained.state, 0, lists)
     store.publish(policy)
     if as_json:
         print_json({"recommender": which, "policy_version": policy.version, "days": days})

@@ -169,6 +169,14 @@ class RecommenderRetrainingConfig(ScheduleConfig):
     )
     gate: GateConfig = GateConfig()
     elbo_tds: ElboTdsConfig = ElboTdsConfig()
+    least_steps: int = Field(
+        1_000,
+        ge=0,
+        description="of the optimiser for each day: few lists are gone through more often than elbo_tds.passes",
+    )
+    rehearse: int = Field(
+        2_000, ge=0, description="a day with fewer lists is learned together with the newest before it, up to so many"
+    )
     p_after_drift: float = Field(
         0.4,
         ge=0,

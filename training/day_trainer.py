@@ -64,7 +64,7 @@ class Trained:
 
 
 class DayTrainer(Protocol):
-    """Goes once through the days of a source, in their order: score a day, then learn from it."""
+    """Goes through the days of a source, in their order: score a day, then learn from it."""
 
     def __call__(
         self,
@@ -74,6 +74,7 @@ class DayTrainer(Protocol):
         p: float,
         state: State | None,
         on_day: Callable[[DayScore], None],
+        earlier: SessionSource | None = None,
     ) -> Trained:
         """Return the model after the last day.
 
@@ -89,6 +90,8 @@ class DayTrainer(Protocol):
             Of an earlier training, to go on from; ``None``: from scratch.
         on_day
             Is told of each day when it is learned.
+        earlier
+            What ``state`` has learned already, for rehearsal beside a small day; ``None``: there is none of it.
 
         Raises
         ------

@@ -30,7 +30,7 @@ from training.archive.lists import to_list_feedback
 from training.config import RecommenderRetrainingConfig
 from training.day_trainer import DayScore, DayTrainer, State, Trained, read_state, save_state, trainer_path
 from training.evaluation import SLATE_ESTIMATORS
-from training.evaluation.lists import Asked, ListEvaluation, evaluate_lists, logging, policy_of
+from training.evaluation.lists import ListEvaluation, acted, evaluate_lists, policy_of
 from training.gate import Verdict, judge_lists
 from training.job import ExitCode, Ledger, Outcome
 from training.list_run_log import ListRunLog
@@ -243,20 +243,19 @@ class _Run:
         )
 
     def _known(self, cut: int) -> tuple[State, int, int] | None:
-        """Return the state that the last promoted generation left, if a training can go on from it."""
-        promoted = [entry for entry in self.ledger.generations(self.job.name) if entry.promoted]
-        if not promoted:
-            return None
-        version = promoted[-1].policy_version
-        try:
-            policy = self.store.load(self.job.name, version)
-            known = read_state(trainer_path(self.store.root / self.job.name, version))
-        except SnapshotError as error:
-            self.progress(f"training starts from scratch: {error}")
-            return None
-        if known is None or known[1] >= cut or not same_fields(policy.recommender, self.job.recommender):
-            return None
-        return known
+        """Return the state to go on from: of the last promoted generation; before any, of a table's model."""
+        promoted = [entry.policy_version for entry in self.ledger.generations(self.job.name) if entry.promoted]
+        for version in promoted[-1:] or dict.fromkeys(reversed(self.window.version)):
+            try:
+                known = read_state(trainer_path(self.store.root / self.job.name, version))
+                if known is not None:
+                    policy = self.store.load(self.job.name, version)
+                    fits = known[1] < cut and same_fields(policy.recommender, self.job.recommender)
+                    return known if fits else None
+            except SnapshotError as error:
+                self.progress(f"training starts from scratch: {error}")
+                return None
+        return None
 
     def _train(self, start_ms: int, cut: int, known: tuple[State, int, int] | None) -> Trained:
         job = self.job
@@ -267,25 +266,27 @@ class _Run:
             found = ", ".join(f"{task} {auc:.4f}" for task, auc in score.auc.items())
             self.progress(f"day {score.day}: {score.rows} items shown, AUC before learning it: {found}")
 
-        return self.trainer(source, job.config, p=job.p, state=None if known is None else known[0], on_day=on_day)
+        state = None if known is None else known[0]
+        earlier = None
+        if known is not None and start_ms > self.window.start_ms:
+            earlier = ListSessions(self.archive, job.name, job.recommender, self.window.start_ms, start_ms)
+        return self.trainer(source, job.config, p=job.p, state=state, on_day=on_day, earlier=earlier)
 
     def _evaluate(
         self, candidate: RecommenderPolicy, cut: int
     ) -> tuple[ListEvaluation, ListEvaluation, str, str | None]:
         """Return the evaluations of candidate and champion, and a note where it is not the champion's."""
         job = self.job
-        acting = self.window.version[int(np.searchsorted(self.window.time_ms, cut))]
-        asked: Asked = logging
-        note, champion = f" (compared with the policies that acted, not with {acting}, which is gone)", None
-        try:
-            policy = self.store.load(job.name, acting)
-        except SnapshotError:
-            pass
-        else:
-            if same_fields(policy.recommender, job.recommender):
-                asked, note, champion = policy_of(policy), "", acting
+        version = self.window.version[int(np.searchsorted(self.window.time_ms, cut))]
+        acting = acted(self._loaded)
+        asked, champion = acting, None
+        note = f" (compared with the policies that acted, not with {version}, which is gone)"
+        policy = self._loaded(version)
+        if policy is not None and same_fields(policy.recommender, job.recommender):
+            asked, note, champion = policy_of(policy), "", version
         reward_range = job.recommender.reward_range
-        found = evaluate_lists(self._held(cut), job.recommender.tasks, reward_range, [policy_of(candidate), asked])
+        compared = [policy_of(candidate), asked]
+        found = evaluate_lists(self._held(cut), job.recommender.tasks, reward_range, compared, acting)
         estimator = job.config.estimator
         for name, evaluation in zip(("two_tower", "champion"), found, strict=True):
             self.log.evaluation(name, evaluation)
@@ -295,6 +296,12 @@ class _Run:
                 f"by {estimator}, covered {evaluation.covered:.1%}"
             )
         return found[0], found[1], note, champion
+
+    def _loaded(self, version: str) -> RecommenderPolicy | None:
+        try:
+            return self.store.load(self.job.name, version)
+        except SnapshotError:
+            return None
 
     def _held(self, cut: int) -> Iterator[Feedback]:
         for batch in self.archive.batches(self.job.name, cut, self.window.end_ms):

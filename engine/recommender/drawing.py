@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from engine.config import SlateConfig
 from engine.exploration import Exploration, Floor, make_exploration
 from engine.prediction import Prediction
-from engine.slates import PlackettLuce, Slate, cascade, conditional
+from engine.slates import PlackettLuce, Slate, cascade, conditional, marginals
+from engine.slates.marginals import VectorGiven
 
 Float64 = NDArray[np.float64]
 
@@ -92,19 +93,45 @@ class Drawing:
         -------
         ndarray of float64, shape (n_slots,)
         """
-        found = np.zeros(len(items))
+        given = self._given(prediction, learned)
+        return np.array([given(items[:slot])[item] for slot, item in enumerate(items)])
+
+    def marginals(self, prediction: Prediction, learned: int, items: Sequence[int], seed: int) -> Float64:
+        """Return with which probability each slot has its item, whatever stands above; see ``engine.slates.marginals``.
+
+        Parameters
+        ----------
+        prediction, learned, items
+            As of :meth:`propensities`.
+        seed
+            Of the beginnings that are drawn where there are too many.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_slots,)
+        """
+        return marginals(self._given(prediction, learned), items, seed)
+
+    def _given(self, prediction: Prediction, learned: int) -> VectorGiven:
+        """Return what gives the vector of a slot, given the items that stand above it."""
+        count = len(prediction.mean)
         if self.config.kind == "cascade":
-            left = np.ones(len(prediction.mean), dtype=np.bool_)
-            for slot, item in enumerate(items):
-                vector = np.zeros(len(left))
+
+            def of_what_is_left(taken: Sequence[int]) -> Float64:
+                left = np.ones(count, dtype=np.bool_)
+                left[list(taken)] = False
+                vector = np.zeros(count)
                 vector[left] = self.exploration.pmf(prediction.take(left), learned)
-                found[slot] = vector[item]
-                left[item] = False
-            return found
+                return vector
+
+            return of_what_is_left
         p = self.exploration.pmf(prediction, learned)
-        for slot, item in enumerate(items):
-            vector = conditional(p, items[:slot])
+
+        def of_one_vector(taken: Sequence[int]) -> Float64:
+            vector = conditional(p, taken)
             if not vector.any():
-                vector[:] = 1.0 / (len(p) - slot)
-            found[slot] = vector[item]
-        return found
+                vector[:] = 1.0 / (count - len(taken))
+                vector[list(taken)] = 0.0
+            return vector
+
+        return of_one_vector

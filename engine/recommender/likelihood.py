@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ class Likelihood:
         The vector of the first slot.
     propensities : ndarray of float64, shape (n_slots,)
         Probability of each slot's logged item, given the logged items before it.
+    marginals : ndarray of float64, shape (n_slots,)
+        Probability of each slot's logged item, whatever stands before it; see ``engine.slates.marginals``.
     expected : ndarray of float64, shape (n_slots,), or None
         Expected reward of each slot's item; ``None`` before any training.
     covered : float
@@ -33,6 +36,7 @@ class Likelihood:
 
     first: Float64
     propensities: Float64
+    marginals: Float64
     expected: Float64 | None
     covered: float
 
@@ -56,15 +60,17 @@ def likelihood(policy: RecommenderPolicy, decision: Decision) -> Likelihood:
     first = np.zeros(len(candidates.available))
     if policy.model is None:
         first[free] = 1.0 / len(free)
-        return Likelihood(first, 1.0 / (len(free) - np.arange(len(items))), None, 1.0)
+        uniform = np.full(len(items), 1.0 / len(free))
+        return Likelihood(first, 1.0 / (len(free) - np.arange(len(items))), uniform, None, 1.0)
     user = logged_user(policy, decision)
     expected = score(policy, user, candidates)
     prediction = policy.prediction(expected[free])
     places = np.searchsorted(free, items).tolist()
     first[free] = policy.drawing.exploration.pmf(prediction, policy.learned)
     propensities = policy.drawing.propensities(prediction, policy.learned, places)
+    marginals = policy.drawing.marginals(prediction, policy.learned, places, crc32(decision.decision_id.encode()))
     covered = 1.0
     if decision.slate.retrieved and policy.catalogue is not None:
         wanted = policy.retrieve(user, min(len(items), len(policy.catalogue)))
         covered = float(np.isin(wanted, candidates.rows).mean()) if len(wanted) else 1.0
-    return Likelihood(first, propensities, expected[items], covered)
+    return Likelihood(first, propensities, marginals, expected[items], covered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from engine.config import SlateConfig
+from engine.prediction import Prediction
+from engine.recommender.drawing import Drawing
 from training.evaluation import SLATE_ESTIMATORS, LoggedSlates, SlateEstimator
 
 every_estimator = pytest.mark.parametrize("estimator", SLATE_ESTIMATORS.values(), ids=SLATE_ESTIMATORS)
@@ -20,9 +24,12 @@ def logged_slates(draw: st.DrawFn) -> LoggedSlates:
     counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=12))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     m = sum(counts)
+    logged, target = rng.uniform(0.05, 1.0, m), rng.uniform(0.0, 1.0, m)
     return LoggedSlates(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         rng.normal(size=m),
+        logged,
+        target,
         rng.uniform(0.05, 1.0, m),
         rng.uniform(0.0, 1.0, m),
     )
@@ -45,30 +52,45 @@ def test_one_finite_term_a_list_in_units_of_the_reward(
 def test_a_policy_that_is_the_logging_one_has_the_mean_reward_that_was(
     estimator: SlateEstimator, lists: LoggedSlates
 ) -> None:
-    same = replace(lists, target=lists.logged)
+    same = replace(lists, target=lists.logged, target_marginal=lists.logged_marginal)
     assert estimator.contributions(same).mean() == pytest.approx(lists.row_sums(lists.reward).mean())
     assert_allclose(estimator.weights(same), 1.0)
 
 
+EPSILON = Drawing(
+    SlateConfig.model_validate({"kind": "cascade", "exploration": {"kind": "epsilon_greedy", "epsilon": 0.6}})
+)
+SOFTMAX = Drawing(
+    SlateConfig.model_validate({"kind": "plackett_luce", "exploration": {"kind": "softmax", "lambda_scale": 2.0}})
+)
+
+
 @every_estimator
-def test_what_it_says_that_it_estimates_is_found_on_a_large_sample(estimator: SlateEstimator) -> None:
-    # Two slots from three items without replacement; the reward of item a is a / 2 in both.
-    n, rng = 60_000, np.random.default_rng(7)
-    logging, target = np.array([0.3, 0.3, 0.4]), np.array([0.2, 0.2, 0.6])
-    first = rng.choice(3, n, p=logging)
-    logged, wanted, reward = np.zeros((n, 2)), np.zeros((n, 2)), np.zeros((n, 2))
-    logged[:, 0], wanted[:, 0], reward[:, 0] = logging[first], target[first], first / 2
-    for item in range(3):
-        here, left = first == item, [other for other in range(3) if other != item]
-        second = rng.choice(left, int(here.sum()), p=logging[left] / logging[left].sum())
-        logged[here, 1] = logging[second] / logging[left].sum()
-        wanted[here, 1] = target[second] / target[left].sum()
-        reward[here, 1] = second / 2
-    lists = LoggedSlates(np.arange(0, 2 * n + 1, 2), reward.ravel(), logged.ravel(), wanted.ravel())
+@pytest.mark.parametrize("target", [EPSILON, SOFTMAX], ids=["cascade", "plackett_luce"])
+@pytest.mark.parametrize("logging", [EPSILON, SOFTMAX], ids=["from cascade", "from plackett_luce"])
+def test_the_reward_of_the_target_policy_is_found(estimator: SlateEstimator, logging: Drawing, target: Drawing) -> None:
+    # Three slots from four items. What an item earns depends on it and its rank; truth is by enumeration.
+    items, slots, n, rng = 4, 3, 40_000, np.random.default_rng(7)
+    earns = rng.uniform(0.0, 1.0, (slots, items))
+    seen = Prediction(np.array([0.4, 0.5, 0.3, 0.45]))
+    wanted = Prediction(np.array([0.8, 0.2, 0.6, 0.1]))
+    orders = list(itertools.permutations(range(items), slots))
+    logged = np.array([logging.propensities(seen, 100, order) for order in orders])
+    chances = np.array([target.propensities(wanted, 100, order) for order in orders])
+    assert chances.prod(axis=1).sum() == pytest.approx(1.0)
+    rewards = np.array([[earns[slot, item] for slot, item in enumerate(order)] for order in orders])
+    truth = chances.prod(axis=1) @ rewards.sum(axis=1)
+
+    drawn = rng.choice(len(orders), n, p=logged.prod(axis=1) / logged.prod(axis=1).sum())
+    marginal = np.array([logging.marginals(seen, 100, order, 0) for order in orders])
+    wanted_marginal = np.array([target.marginals(wanted, 100, order, 0) for order in orders])
+    lists = LoggedSlates(
+        np.arange(0, slots * n + 1, slots),
+        rng.binomial(1, rewards[drawn].ravel()).astype(np.float64),
+        *(part[drawn].ravel() for part in (logged, chances, marginal, wanted_marginal)),
+    )
     terms = estimator.contributions(lists)
-    # The estimators that weigh each slot by itself take the items before it as the logging policy has drawn them; the
-    # cascade, as the target policy would.
-    before = target if estimator.name == "slate_cascade" else logging
-    truth = target @ (np.arange(3) / 2)
-    truth += sum(before[a] * target[b] / (1.0 - target[a]) * b / 2 for a in range(3) for b in range(3) if b != a)
-    assert abs(terms.mean() - truth) < 4 * terms.std() / np.sqrt(n)
+    error = terms.std() / np.sqrt(n)
+    assert abs(terms.mean() - truth) < 4 * error
+    behaved = lists.row_sums(lists.reward).mean()
+    assert abs(behaved - truth) > 8 * error, "the policies differ by more than the estimate may miss"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.exploration import Exploration, Floor, LinUCB, SquareCB
 from engine.prediction import Prediction
-from engine.slates import PlackettLuce, Slate, cascade, conditional
+from engine.slates import PlackettLuce, Slate, cascade, conditional, marginals
 from engine.slates.plackett_luce import gumbels
 
 Float64 = NDArray[np.float64]
@@ -204,3 +204,20 @@ def test_a_cascade_of_slots_that_cannot_be_filled_is_refused(slots: int) -> None
 def test_a_list_of_one_is_a_decision() -> None:
     slate = cascade(SquareCB(), PREDICTION, 10, 1, decision_id="d1", salt="salt")
     assert slate.vectors[0].tolist() == SquareCB().pmf(PREDICTION, 10).tolist()
+
+
+def test_the_chance_of_an_item_in_a_slot_is_that_of_all_lists_that_have_it_there() -> None:
+    p = np.array([0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
+    lists = list(itertools.permutations(range(6), 4))
+    chances = np.array([PlackettLuce(p).probability(actions) for actions in lists])
+    wanted = [2, 0, 5, 1]
+    truth = [sum(c for c, a in zip(chances, lists, strict=True) if a[slot] == item) for slot, item in enumerate(wanted)]
+
+    def given(taken: Sequence[int]) -> Float64:
+        return conditional(p, taken)
+
+    assert_allclose(marginals(given, wanted, 1), truth, rtol=1e-10)
+    drawn = np.array([marginals(given, wanted, seed, exact=0, draws=64) for seed in range(400)])
+    assert_allclose(drawn[:, 0], truth[0], rtol=1e-12)
+    assert (np.abs(drawn.mean(axis=0) - truth)[1:] < 4 * drawn.std(axis=0)[1:] / 20).all()
+    assert (drawn.std(axis=0) / truth < 0.15).all()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import grpc
+import pandas as pd  # type: ignore[import-untyped]  # publishes no types
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
 from engine.api.leeway.v1.service_pb2 import ReportRequest
@@ -33,11 +39,15 @@ from streaming.retraining import LogLedger, open_registry
 from streaming.serve import ServingProcess
 from streaming.slate_reward import SlateReward
 from streaming.topics import FEEDBACK, OUTCOMES
+from streaming.train_recommender import train_recommender
 from tests.integration.service import eventually
-from tests.training.stand_in import StandIn
 from training.archive import ArchiveReader
+from training.day_pass import elbo_tds_pass
+from training.day_trainer import Trained
 from training.job import ExitCode, Outcome
 from training.list_pipeline import ListRetrainJob, retrain_lists
+from training.mlflow_import import mlflow
+from training.sessions import SessionSource
 
 SHOP = "shop"
 ITEMS = 8
@@ -60,6 +70,16 @@ SETTINGS = {
                 "min_events": 300,
                 "hold_back": 0.4,
                 "gate": {"min_events": 100, "min_effective_sample_size": 20},
+                # A model small enough, and steps large enough, for some hundred lists.
+                "least_steps": 300,
+                "elbo_tds": {
+                    "embedding": 8,
+                    "latent": 16,
+                    "hidden": [16],
+                    "learning_rate": 0.02,
+                    "embedding_deviation": 1.0,
+                    "batch_sessions": 16,
+                },
             },
         }
     },
@@ -100,7 +120,7 @@ class Shop:
         self.serving = ServingProcess(self.config, self.clock)
         self.serving.start()
         self.client = LeewayClient(f"127.0.0.1:{self.serving.port}", timeout_s=20.0)
-        self.trainer = StandIn()
+        self.asked: list[tuple[tuple[int, ...], float, bool]] = []
 
     def close(self) -> None:
         self.client.close()
@@ -163,6 +183,11 @@ class Shop:
     def book(self) -> JoinAccounting:
         return read_accounting(self.log)[SHOP]
 
+    def train(self, source: SessionSource, *settings: Any, **more: Any) -> Trained:
+        """Train as the product does, and keep what was asked for."""
+        self.asked.append((tuple(source.days()), more["p"], more["state"] is not None))
+        return elbo_tds_pass(source, *settings, **more)
+
     def retrain(self, **changes: object) -> Outcome:
         settings = self.config.recommenders[SHOP]
         catalogue = read_table(self.config.data_dir.parent / "items.csv", self.recommender)
@@ -180,7 +205,7 @@ class Shop:
             store=self.store,
             registry=open_registry(self.config),
             ledger=LogLedger(self.log),
-            trainer=self.trainer,
+            trainer=self.train,
             now_ms=self.clock.now_ms,
             hold=lambda: read_holds(self.log).words(SHOP),
         )
@@ -251,7 +276,7 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     outcome = shop.retrain()
     assert outcome.exit_code is ExitCode.PROMOTED, outcome.words
     assert outcome.held_back == 240
-    assert shop.trainer.asked == [((20_000, 20_001), 0.2, False)]
+    assert shop.asked == [((20_000, 20_001), 0.2, False)]
     champion = open_registry(shop.config).champion(SHOP)
     assert champion is not None
     assert champion.tags["gate"] == "passed"
@@ -268,7 +293,7 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     shop.pass_time(DAY_MS)
     again = shop.retrain(reason="drift")
     assert again.exit_code in (ExitCode.PROMOTED, ExitCode.REFUSED), again.words
-    days, p, went_on = shop.trainer.asked[-1]
+    days, p, went_on = shop.asked[-1]
     assert (p, went_on) == (0.4, True)
     assert days[0] >= 20_001
     assert shop.retrain(reason="drift").done_before
@@ -276,3 +301,58 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     # Every list is computed again from its policy, bit for bit.
     result = replay_log(shop.log, shop.config.policy_dir)
     assert (result.decisions, result.mismatches, result.examples) == (901, 0, [])
+
+
+def test_a_retraining_goes_on_from_what_a_table_has_taught(shop: Shop) -> None:
+    directory = shop.config.data_dir.parent
+    rng = random.Random(0)
+    rows = [
+        (
+            f"{day}",
+            f"{day}-{session}",
+            country,
+            f"i{item}",
+            int((item % 2 == (country == "NL")) and rng.random() < 0.6),
+            0,
+        )
+        for day in ("2024-09-01", "2024-09-02")
+        for session in range(20)
+        for country in [rng.choice(["NL", "DE"])]
+        for item in rng.sample(range(ITEMS), 3)
+    ]
+    table = directory / "impressions.csv"
+    pd.DataFrame(rows, columns=["day", "session", "country", "item_id", "click", "purchase"]).to_csv(table, index=False)
+    command = ["--config", str(directory / "leeway.yaml"), str(table)]
+    trained = CliRunner().invoke(train_recommender, command, catch_exceptions=False)
+    assert trained.exit_code == 0, trained.output
+    version = shop.store.current(SHOP)
+    eventually(lambda: shop.status().policy_version == version, "the server serves the model of the table")
+    shop.visits(0, 300)
+    shop.pass_time(DAY_MS)
+    outcome = shop.retrain()
+    assert outcome.exit_code in (ExitCode.PROMOTED, ExitCode.REFUSED), outcome.words
+    assert shop.asked == [((20_000,), 0.2, True)]
+
+
+@pytest.mark.slow
+def test_mlflow_loads_the_champion_and_the_command_retrains(shop: Shop) -> None:
+    shop.visits(0, 300)
+    shop.pass_time(DAY_MS)
+    shop.visits(300, 300)
+    shop.pass_time(DAY_MS)
+    outcome = shop.retrain()
+    assert outcome.exit_code is ExitCode.PROMOTED, outcome.words
+    champion = open_registry(shop.config).champion(SHOP)
+    assert champion is not None
+    registered = mlflow.pyfunc.load_model(champion.source)
+    pairs = pd.DataFrame({"user_country": ["NL", "NL", "DE", "DE"], "item_item_id": ["i1", "i2", "i1", "i2"]})
+    score = registered.predict(pairs)["score"].tolist()
+    assert score[0] > 2 * score[1]
+    assert score[3] > 2 * score[2]
+
+    # The command trains and judges in a process of its own.
+    path = shop.config.data_dir.parent / "leeway.yaml"
+    command = [sys.executable, "-m", "streaming.cli", "retrain", "--config", str(path), "--dry-run", "--json"]
+    run = subprocess.run([*command, "--since-ms", str(START_MS)], capture_output=True, text=True, timeout=120)
+    assert run.returncode in (ExitCode.PROMOTED, ExitCode.REFUSED), run.stderr
+    assert json.loads(run.stdout)["rows"] == 600, run.stdout

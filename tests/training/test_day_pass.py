@@ -21,7 +21,7 @@ from training.archive.writer import ArchiveWriter
 from training.config import RecommenderRetrainingConfig
 from training.day_pass import elbo_tds_pass
 from training.day_trainer import DayScore, read_state, save_state
-from training.evaluation.lists import evaluate_lists, policy_of
+from training.evaluation.lists import acted, evaluate_lists, policy_of
 from training.list_pipeline import ListRetrainJob
 
 NAME, ITEMS, DAY = "shop", 8, 20_000
@@ -44,8 +44,8 @@ RETRAINING = RecommenderRetrainingConfig.model_validate(
             "learning_rate": 0.02,
             "embedding_deviation": 1.0,
             "batch_sessions": 16,
-            "passes": 30,
-        }
+        },
+        "least_steps": 300,
     },
     context=WRITTEN,
 )
@@ -93,7 +93,8 @@ def test_a_pass_learns_goes_on_and_what_it_gives_is_better_off_policy(archive: A
     policy = RecommenderPolicy(NAME, SHOP, first.space, first.model, catalogue(), 1, 0, 360, 0)
     held = [f for batch in archive.batches(NAME, cut) for f in to_list_feedback(batch, SHOP, NAME)]
     assert len(held) == 240
-    new, old = evaluate_lists(held, SHOP.tasks, SHOP.reward_range, [policy_of(policy), policy_of(first_policy())])
+    compared = [policy_of(policy), policy_of(first_policy())]
+    new, old = evaluate_lists(held, SHOP.tasks, SHOP.reward_range, compared, acted(lambda version: None))
     assert new.estimates["slate_independent_sn"].low > old.estimates["slate_independent_sn"].high
 
     # The state goes to disk and back, and the next pass goes on from it under a stronger augmentation.

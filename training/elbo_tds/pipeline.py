@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from engine.errors import ConfigError, SnapshotError
 from engine.recommender.space import FieldSpace
@@ -45,6 +47,8 @@ class Trained:
     ----------
     space, model
         What is served.
+    state
+        What a retraining goes on from: see ``training.elbo_tds.model.ElboTds.arrays``.
     days
         A report of each day, in order.
     run_id
@@ -53,6 +57,7 @@ class Trained:
 
     space: FieldSpace
     model: TwoTower
+    state: Mapping[str, NDArray[Any]]
     days: tuple[DayReport, ...]
     run_id: str | None
 
@@ -123,7 +128,7 @@ def train_recommender(
             publish(day, run.model.space, run.model.two_tower())
             run.finish_day(day)
             runs.write(run.reports[-1], now_ms())
-    return Trained(run.model.space, run.model.two_tower(), tuple(run.reports), runs.run_id)
+    return Trained(run.model.space, run.model.two_tower(), run.model.arrays(), tuple(run.reports), runs.run_id)
 
 
 class _Run:

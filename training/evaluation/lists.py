@@ -71,10 +71,29 @@ def policy_of(policy: RecommenderPolicy) -> Asked:
     return ask
 
 
-def logging(feedback: Feedback) -> Likelihood:
-    """Return the likelihood under the policies that acted: what stands for a champion whose file is gone."""
-    decision = feedback.decision
-    return Likelihood(np.array(decision.probabilities), np.array(decision.slate.propensities), None, 1.0)
+def acted(load: Callable[[str], RecommenderPolicy | None]) -> Asked:
+    """Return what gives the likelihood of logged lists under the policies that have made them.
+
+    All but the marginals is as it was logged. Those of a uniform list need nothing else; those of others are computed
+    by the policy that acted, which ``load`` gives by its version. Where that is gone, the list cannot be asked about.
+    """
+    policies: dict[str, RecommenderPolicy | None] = {}
+
+    def ask(feedback: Feedback) -> Likelihood | None:
+        decision = feedback.decision
+        first, propensities = np.array(decision.probabilities), np.array(decision.slate.propensities)
+        free = sum(not action.excluded for action in decision.actions)
+        uniform = 1.0 / (free - np.arange(len(propensities)))
+        if np.allclose(propensities, uniform, rtol=1e-9) and np.allclose(first[first > 0.0], 1.0 / free, rtol=1e-9):
+            return Likelihood(first, propensities, np.full(len(propensities), 1.0 / free), None, 1.0)
+        version = decision.policy_version
+        if version not in policies:
+            policies[version] = load(version)
+        policy = policies[version]
+        found = None if policy is None else policy_of(policy)(feedback)
+        return None if found is None else Likelihood(first, propensities, found.marginals, None, 1.0)
+
+    return ask
 
 
 def evaluate_lists(
@@ -82,10 +101,11 @@ def evaluate_lists(
     tasks: Mapping[str, float],
     reward_range: tuple[float, float],
     policies: Sequence[Asked],
+    acting: Asked,
 ) -> list[ListEvaluation]:
     """Evaluate policies on the same lists, which are held one at a time.
 
-    A list that one of the policies cannot be asked about is left out for all.
+    A list that one of the policies, or the one that acted, cannot be asked about is left out for all.
 
     Parameters
     ----------
@@ -97,6 +117,8 @@ def evaluate_lists(
         Of a list.
     policies
         What says how likely each would have made a list.
+    acting
+        The same of those that have made them; see ``acted``.
 
     Raises
     ------
@@ -106,11 +128,12 @@ def evaluate_lists(
     counts: list[int] = []
     rewards: list[float] = []
     logged: list[float] = []
+    logged_marginals: list[float] = []
     drawn: list[_Collected] = [_Collected() for _ in policies]
     first = _Collected()
     for feedback in feedbacks:
-        answers = [ask(feedback) for ask in policies]
-        if any(answer is None for answer in answers):
+        made, answers = acting(feedback), [ask(feedback) for ask in policies]
+        if made is None or any(answer is None for answer in answers):
             continue
         decision = feedback.decision
         slots = len(decision.slate.items)
@@ -119,22 +142,29 @@ def evaluate_lists(
         counts.append(slots)
         rewards += (values @ scales).tolist()
         logged += decision.slate.propensities
+        logged_marginals += made.marginals.tolist()
         first.take(np.array(decision.probabilities), decision.chosen)
         for collected, answer in zip(drawn, answers, strict=True):
             assert answer is not None
             collected.take(answer.first, decision.chosen)
             collected.propensities += answer.propensities.tolist()
+            collected.marginals += answer.marginals.tolist()
             collected.covered.append(answer.covered)
             if answer.expected is not None:
                 collected.expected.append(float(answer.expected.sum()))
     if not counts:
-        raise ValueError("no held-back list fits the fields that are configured now; wait for more")
+        raise ValueError(
+            "no held-back list fits the fields that are configured now and was made by a policy that is still there; "
+            "wait for more"
+        )
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    reward, propensity = np.array(rewards), np.array(logged)
-    return [
-        _evaluation(LoggedSlates(starts, reward, propensity, np.array(c.propensities)), first, c, reward_range)
-        for c in drawn
-    ]
+    reward, propensity, marginal = np.array(rewards), np.array(logged), np.array(logged_marginals)
+    found = []
+    for c in drawn:
+        target, target_marginal = np.array(c.propensities), np.array(c.marginals)
+        lists = LoggedSlates(starts, reward, propensity, target, marginal, target_marginal)
+        found.append(_evaluation(lists, first, c, reward_range))
+    return found
 
 
 class _Collected:
@@ -144,6 +174,7 @@ class _Collected:
         self.vectors: list[Float64] = []
         self.chosen: list[int] = []
         self.propensities: list[float] = []
+        self.marginals: list[float] = []
         self.covered: list[float] = []
         self.expected: list[float] = []
 

@@ -19,7 +19,8 @@ class RewardInteractionIPS:
     The product makes weights vary more with each slot: long lists need many of them, or policies that are alike.
 
     >>> import numpy as np
-    >>> lists = LoggedSlates(np.array([0, 1, 2]), np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([0.75, 0.25]))
+    >>> logged, target = np.array([0.5, 0.5]), np.array([0.75, 0.25])
+    >>> lists = LoggedSlates(np.array([0, 1, 2]), np.array([1.0, 0.0]), logged, target, logged, target)
     >>> RewardInteractionIPS().contributions(lists).mean()
     np.float64(0.75)
     """

@@ -13,16 +13,15 @@ from training.evaluation.slates import LoggedSlates, self_normalised
 
 
 class IndependentIPS:
-    """Mean of ``sum_k w_k r_k``, with the weight of slot k alone.
+    """Mean of ``sum_k w_k r_k``, w_k the ratio of the probabilities that slot k has its item, whatever stands above.
 
-    The weight is that of a slot's item given the items before it, which are taken as the logging policy has drawn them.
-    So it estimates, slot by slot, what the target policy would earn if the slots before were the logging policy's. That
-    is the target policy's own reward where items are many and slots few. Where they are not, an item that the target
-    policy prefers counts in several slots: what is better looks still better, and what is worse still worse; the sign
-    of a difference is kept more surely than its size. Its weights do not grow with the length of the list.
+    Unbiased where a slot's reward depends on its own item and its rank alone, so that the reward of a list is a sum
+    over them. The weights do not grow with the length of the list. The probabilities are averages over all beginnings
+    of a list: see ``engine.slates.marginals``, which says where they are exact.
 
     >>> import numpy as np
-    >>> lists = LoggedSlates(np.array([0, 2]), np.array([1.0, 1.0]), np.array([0.5, 0.5]), np.array([1.0, 0.25]))
+    >>> logged, target = np.array([0.5, 0.5]), np.array([1.0, 0.25])
+    >>> lists = LoggedSlates(np.array([0, 2]), np.array([1.0, 1.0]), logged, target, logged, target)
     >>> IndependentIPS().contributions(lists).tolist()
     [2.5]
     """
@@ -30,23 +29,23 @@ class IndependentIPS:
     name: ClassVar[str] = "slate_independent"
 
     def weights(self, lists: LoggedSlates) -> Float64:
-        """Return the weight of each slot by itself."""
-        return lists.weights
+        """Return the weight of each slot's item in its rank."""
+        return lists.marginal_weights
 
     def contributions(self, lists: LoggedSlates) -> Float64:
         """Return ``sum_k w_ik r_ik``."""
-        return lists.row_sums(lists.weights * lists.reward)
+        return lists.row_sums(lists.marginal_weights * lists.reward)
 
 
 class IndependentSNIPS:
-    """The same, normalised by the mean weight of each rank: a little bias for less variance."""
+    """The same, normalised by the mean weight of each rank: consistent, and of less variance."""
 
     name: ClassVar[str] = "slate_independent_sn"
 
     def weights(self, lists: LoggedSlates) -> Float64:
-        """Return the weight of each slot by itself."""
-        return lists.weights
+        """Return the weight of each slot's item in its rank."""
+        return lists.marginal_weights
 
     def contributions(self, lists: LoggedSlates) -> Float64:
         """Return the linearised terms; see ``self_normalised``."""
-        return self_normalised(lists, lists.weights)
+        return self_normalised(lists, lists.marginal_weights)

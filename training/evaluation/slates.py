@@ -27,6 +27,8 @@ class LoggedSlates:
         Logged propensity of each slot's item, given the items before it; positive.
     target : ndarray of float64, shape (m,)
         The target policy's probability of the same item in that slot, given the same items before it.
+    logged_marginal, target_marginal : ndarray of float64, shape (m,)
+        The probabilities, under both, of the item in that slot whatever stands before it; the logged one positive.
 
     Raises
     ------
@@ -35,8 +37,9 @@ class LoggedSlates:
 
     Examples
     --------
-    >>> lists = LoggedSlates(np.array([0, 2]), np.array([1.0, 0.0]), np.array([0.5, 0.5]), np.array([1.0, 0.25]))
-    >>> lists.weights.tolist(), lists.cumulative_weights.tolist()
+    >>> logged, target = np.array([0.5, 0.5]), np.array([1.0, 0.25])
+    >>> lists = LoggedSlates(np.array([0, 2]), np.array([1.0, 0.0]), logged, target, logged, target)
+    >>> lists.marginal_weights.tolist(), lists.cumulative_weights.tolist()
     ([2.0, 0.5], [2.0, 1.0])
     """
 
@@ -44,6 +47,8 @@ class LoggedSlates:
     reward: Float64
     logged: Float64
     target: Float64
+    logged_marginal: Float64
+    target_marginal: Float64
 
     def __post_init__(self) -> None:
         n, m = len(self.starts) - 1, len(self.reward)
@@ -51,14 +56,17 @@ class LoggedSlates:
             raise ValueError("there is no list to evaluate on; widen the window")
         if self.starts[0] != 0 or self.starts[-1] != m or (np.diff(self.starts) < 1).any():
             raise ValueError(f"starts must rise from 0 to {m} in {n} steps of at least 1")
-        for name, array in {"reward": self.reward, "logged": self.logged, "target": self.target}.items():
+        for name in ("reward", "logged", "target", "logged_marginal", "target_marginal"):
+            array = getattr(self, name)
             if array.shape != (m,):
                 raise ValueError(f"{name} has shape {array.shape}; give one number for each of {m} slots")
             if not np.isfinite(array).all():
                 raise ValueError(f"{name}[{int(np.argmin(np.isfinite(array)))}] is not a finite number")
-        if (self.logged <= 0.0).any():
-            slot = int(np.argmax(self.logged <= 0.0))
-            raise ValueError(f"logged propensity of slot {slot} is {self.logged[slot]}, not positive")
+        for name in ("logged", "logged_marginal"):
+            array = getattr(self, name)
+            if (array <= 0.0).any():
+                slot = int(np.argmax(array <= 0.0))
+                raise ValueError(f"{name} propensity of slot {slot} is {array[slot]}, not positive")
 
     def __len__(self) -> int:
         """Return the number of lists."""
@@ -71,14 +79,14 @@ class LoggedSlates:
         return ranks
 
     @cached_property
-    def weights(self) -> Float64:
-        """Importance weight of each slot by itself, shape (m,)."""
-        return self.target / self.logged
+    def marginal_weights(self) -> Float64:
+        """Importance weight of each slot's item, whatever stands before it, shape (m,)."""
+        return self.target_marginal / self.logged_marginal
 
     @cached_property
     def cumulative_weights(self) -> Float64:
         """Importance weight of each slot and those before it in its list: their product, shape (m,)."""
-        found = self.weights.copy()
+        found = self.target / self.logged
         for rank in range(1, int(self.rank.max()) + 1):
             here = np.flatnonzero(self.rank == rank)
             found[here] *= found[here - 1]
