@@ -16,8 +16,8 @@ from engine.features import Encoder
 from tests.training.arrays import Bandit, like_logging
 from tests.training.world import POINT, World, dataset_of, trained
 from training.evaluation import ESTIMATORS, LoggedRows, difference, estimate
-from training.evaluation.diagnostics import unsupported_mass, weight_test
-from training.evaluation.interval import effective_sample_size, mean_interval
+from training.evaluation.diagnostics import effective_sample_size, unsupported_mass, weight_test
+from training.evaluation.interval import mean_interval
 from training.evaluation.policy import evaluate_logging, evaluate_policy
 from training.evaluation.reward_model import cross_fit
 from training.evaluation.target import policy_pmf, policy_prediction

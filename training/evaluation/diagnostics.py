@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluation.base import LoggedRows
+from training.evaluation.base import Float64, LoggedRows
 
 #: Weights above this are cut for the self-test alone, so that its mean is close to normal on a few hundred rows.
 CLIP = 10.0
@@ -18,6 +18,16 @@ def unsupported_mass(rows: LoggedRows) -> float:
     About these the log knows nothing: every estimate by weights counts their reward as 0.
     """
     return float(np.where(rows.logged == 0.0, rows.target, 0.0).sum() / len(rows))
+
+
+def effective_sample_size(weights: Float64) -> float:
+    """Return Kish's ``(sum w)^2 / sum w^2``; 0 where no row has weight.
+
+    >>> effective_sample_size(np.array([1.0, 1.0, 0.0, 0.0]))
+    2.0
+    """
+    squares = float(weights @ weights)
+    return float(weights.sum()) ** 2 / squares if squares > 0.0 else 0.0
 
 
 @dataclass(frozen=True)

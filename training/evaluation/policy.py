@@ -10,7 +10,7 @@ from training.dataset import Dataset
 from training.evaluation import ESTIMATORS
 from training.evaluation.base import Float64, LoggedRows
 from training.evaluation.diagnostics import WeightTest, unsupported_mass, weight_test
-from training.evaluation.interval import Estimate, estimate
+from training.evaluation.estimate import Estimate, estimate
 from training.evaluation.target import pmf_of_prediction, policy_prediction
 
 
