@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 from engine.records import Generation
 from engine.store import PolicyStore
 from streaming.config import Config
-from streaming.holds import read_holds
+from streaming.holds import changes_within, read_alarms, read_holds
 from streaming.log import Log, Message
 from streaming.opening import open_log
 from streaming.serve import now_ms
@@ -88,6 +88,7 @@ def retrain_point(
             now_ms=now_ms(),
             progress=progress,
             hold=lambda: read_holds(log).words(name),
+            drifts=lambda start_ms, end_ms: changes_within(read_alarms(log), name, start_ms, end_ms),
         )
     finally:
         log.close()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf import json_format
 
@@ -23,8 +23,8 @@ from engine.records import Generation, generation_of
 from engine.store import PolicyStore
 from training.archive import ArchiveReader
 from training.dataset import Dataset
-from training.evaluation.base import Float64
-from training.evaluation.policy import PolicyEvaluation, evaluate_logging, evaluate_policy
+from training.evaluation.policy import Feedback, PolicyEvaluation, evaluate_logging, evaluate_policy
+from training.evaluation.propensity import estimate_propensities
 from training.evaluation.reward_model import cross_fit
 from training.fit import FITTERS, Fitted, candidate, events_of
 from training.gate import Verdict, judge
@@ -33,9 +33,12 @@ from training.learner_file import learner_path, save_learner
 from training.lock import exclusive
 from training.registry import Registry
 from training.run_log import CHAMPION, RunLog
+from training.window_quality import window_quality
 
 Progress = Callable[[str], None]
 Hold = Callable[[], str | None]
+#: How many unexplained changes there were after the first and before the second time.
+Drifts = Callable[[int, int], int]
 
 _WORK_TAG = "work"
 _VERSION_TAG = "policy_version"
@@ -52,6 +55,8 @@ def retrain(
     now_ms: int,
     progress: Progress = lambda words: None,
     hold: Hold = lambda: None,
+    drifts: Drifts = lambda start_ms, end_ms: 0,
+    oscillating: Callable[[], bool] = lambda: False,
 ) -> Outcome:
     """Train, prove and promote a policy, or say why not.
 
@@ -82,6 +87,10 @@ def retrain(
     hold
         Says why nothing may be promoted now, ``None`` where it may. Asked at the start, and again before a policy that
         passed the gate is written. A dry run does not ask.
+    drifts
+        Counts the changes inside the window, for the gate.
+    oscillating
+        Says whether the generations' rewards go up and down by themselves, for the gate.
 
     Raises
     ------
@@ -100,7 +109,8 @@ def retrain(
         dataset = archive.read(job.name, job.point, start_ms, end_ms, last=job.config.max_rows)
         progress(f"extract: {len(dataset)} feedbacks of {job.name}")
         with RunLog.open(None if job.dry_run else registry, job, dataset, now_ms) as log:
-            outcome = _Retraining(job, dataset, store, registry, ledger, now_ms, progress, hold, log).outcome()
+            found = _Found(drifts(start_ms, end_ms), oscillating())
+            outcome = _Retraining(job, dataset, store, registry, ledger, now_ms, progress, hold, log, found).outcome()
             log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
         progress(outcome.words)
         return outcome
@@ -135,6 +145,14 @@ class _Candidate:
 
 
 @dataclass(frozen=True)
+class _Found:
+    """What others have found out about the window and the generations."""
+
+    drifts: int
+    oscillating: bool
+
+
+@dataclass(frozen=True)
 class _Retraining:
     """The steps after extraction, over what they all need."""
 
@@ -147,6 +165,7 @@ class _Retraining:
     progress: Progress
     hold: Hold
     log: RunLog
+    found: _Found
 
     def outcome(self) -> Outcome:
         rows, config = len(self.dataset), self.job.config
@@ -161,14 +180,17 @@ class _Retraining:
         if done is not None:
             return done
 
-        train, held = self.dataset.rows(slice(rows - held_back)), self.dataset.rows(slice(rows - held_back, rows))
+        data = self._with_propensities()
+        train, held = data.rows(slice(rows - held_back)), data.rows(slice(rows - held_back, rows))
         self.progress(f"split: {len(train)} to fit on, the newest {len(held)} held back")
-        q_hat = cross_fit(held, self.job.point)
+        q_hat = cross_fit(held, self.job.point, model=config.reward_model, lightgbm=config.lightgbm, seed=config.seed)
+        feedback = Feedback(held, q_hat, estimated=config.propensities != "logged")
         champion, acting = self._champion(held)
-        baseline, note = self._baseline(champion, acting, held, q_hat)
-        candidates = self._candidates(train, held, q_hat, self._next_generation(acting))
+        baseline, note = self._baseline(champion, acting, feedback)
+        candidates = self._candidates(train, feedback, self._next_generation(acting))
         evaluations = {CHAMPION: baseline} | {name: c.evaluation for name, c in candidates.items()}
         self.log.evaluations(evaluations)
+        quality = window_quality(data, held, q_hat, self.job.point.reward.range, self.found.drifts)
 
         verdicts = {
             name: judge(
@@ -177,10 +199,12 @@ class _Retraining:
                 config.gate,
                 comparisons=len(candidates),
                 reward_range=self.job.point.reward.range,
+                window=quality,
+                oscillating=self.found.oscillating,
             )
             for name, found in candidates.items()
         }
-        self.log.verdicts(verdicts)
+        self.log.verdicts(verdicts, evaluations, quality, self.job)
         # The highest estimate of those that pass: one with a higher estimate may rest on too few effective rows.
         best = max(
             candidates, key=lambda name: (verdicts[name].promoted, candidates[name].evaluation.estimates["dr"].value)
@@ -216,9 +240,16 @@ class _Retraining:
         return Outcome(ExitCode.NOT_ENOUGH_DATA, words, rows=len(self.dataset), run_id=self.log.run_id)
 
     def _work(self) -> str:
-        """Return what decides the result: data, configuration and code; not the hour."""
+        """Return what decides the result: data, configuration, code and what the gate is told; not the hour."""
         job = self.job
-        parts = [job.name, job.point.model_dump(mode="json"), job.config.model_dump(mode="json"), job.code_version]
+        parts: list[object] = [
+            job.name,
+            job.point.model_dump(mode="json"),
+            job.config.model_dump(mode="json"),
+            job.code_version,
+        ]
+        if self.found != _Found(0, False):
+            parts += [self.found.drifts, self.found.oscillating]
         return hashlib.sha256(json.dumps([self.dataset.digest(), *parts], sort_keys=True).encode()).hexdigest()
 
     def _done(self, work: str) -> Outcome | None:
@@ -240,6 +271,16 @@ class _Retraining:
             done_before=True,
         )
 
+    def _with_propensities(self) -> Dataset:
+        """Return the window with the propensities that are configured: as logged, or estimated."""
+        config = self.job.config
+        if config.propensities == "logged":
+            return self.dataset
+        estimated = estimate_propensities(
+            self.dataset, config.propensities, config.propensity_calibration, seed=config.seed
+        )
+        return replace(self.dataset, probabilities=estimated)
+
     def _champion(self, held: Dataset) -> tuple[Policy | None, str]:
         """Return the policy that acted when the held-back part began, if it can be had, and its version."""
         version = str(held.policy_version[0])
@@ -250,20 +291,18 @@ class _Retraining:
         same = same_columns(policy.point, self.job.point)
         return (policy if same else None), version
 
-    def _baseline(
-        self, champion: Policy | None, version: str, held: Dataset, q_hat: Float64
-    ) -> tuple[PolicyEvaluation, str]:
+    def _baseline(self, champion: Policy | None, version: str, feedback: Feedback) -> tuple[PolicyEvaluation, str]:
         """Return the evaluation that candidates are held against, and a note where it is not the champion's."""
         if champion is not None:
             try:
-                return evaluate_policy(champion, held, q_hat), ""
+                return evaluate_policy(champion, feedback), ""
             except OracleFailure as error:
                 why = f"its oracle failed: {error}"
         else:
             why = "its file is gone, or it has other features"
-        return evaluate_logging(held, q_hat), f" (compared with the policies that acted, not with {version}: {why})"
+        return evaluate_logging(feedback), f" (compared with the policies that acted, not with {version}: {why})"
 
-    def _candidates(self, train: Dataset, held: Dataset, q_hat: Float64, generation: int) -> dict[str, _Candidate]:
+    def _candidates(self, train: Dataset, feedback: Feedback, generation: int) -> dict[str, _Candidate]:
         found: dict[str, _Candidate] = {}
         configured = self.job.point.policy.oracle.kind
         for fitter in self.job.config.oracles:
@@ -272,7 +311,7 @@ class _Retraining:
                 continue  # the configured one, by its own name
             fitted = FITTERS[fitter](train, self.job.point, self.job.config.lightgbm, self.job.config.seed)
             policy = candidate(self.job.name, self.job.point, fitted, generation=generation, created_ms=self.now_ms)
-            found[name] = _Candidate(policy, fitted, evaluate_policy(policy, held, q_hat))
+            found[name] = _Candidate(policy, fitted, evaluate_policy(policy, feedback))
             estimate = found[name].evaluation.estimates["dr"]
             self.progress(
                 f"fit and evaluate: {name} {policy.version} estimated at {estimate.value:.4f} "

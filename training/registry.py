@@ -114,6 +114,11 @@ class Registry:
             for name, figure in figures.items():
                 self._client.log_figure(run_id, figure, f"plots/{name}.png")
 
+    def log_text(self, run_id: str, text: str, path: str) -> None:
+        """Add a text to a run, under a path such as ``gate/report.html``."""
+        with self._asking(f"log {path} of run {run_id}"):
+            self._client.log_text(run_id, text, path)
+
     def set_run_tags(self, run_id: str, tags: Mapping[str, object]) -> None:
         """Write tags to a run."""
         with self._asking(f"tag run {run_id}"):

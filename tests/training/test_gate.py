@@ -10,21 +10,14 @@ import pytest
 from tests.training.arrays import Bandit, like_logging
 from training.config import GateConfig
 from training.evaluation import ESTIMATORS, LoggedRows, estimate
-from training.evaluation.diagnostics import unsupported_mass, weight_test
-from training.evaluation.policy import PolicyEvaluation
+from training.evaluation.policy import PolicyEvaluation, evaluate_rows
 from training.gate import Verdict, judge
 
 SEEDS = 200
 
 
 def evaluation(rows: LoggedRows, calibration_error: float = 0.0) -> PolicyEvaluation:
-    return PolicyEvaluation(
-        rows,
-        {name: estimate(estimator, rows) for name, estimator in ESTIMATORS.items()},
-        unsupported_mass(rows),
-        weight_test(rows),
-        rows.reward + calibration_error,
-    )
+    return evaluate_rows(rows, rows.reward + calibration_error)
 
 
 def two_actions(n: int, good: float, bad: float, target: tuple[float, float], seed: int = 0) -> LoggedRows:

@@ -110,7 +110,12 @@ def test_mlflow_shows_parameters_window_metrics_and_plots(promoted: tuple[Floor,
     assert 0.0 < metrics["logged/action_entropy"] < np.log(4)
     assert metrics[f"{outcome.generation.oracle}/gate/difference_holds"] == 1.0
     plots = {Path(file.path).name for file in floor.client.list_artifacts(outcome.run_id, "plots")}
-    assert plots == {"reward_over_time.png", "propensities.png", "calibration.png", "estimates.png"}
+    overlaps = {"overlap_linear.png", "overlap_lightgbm.png"}
+    assert plots == overlaps | {"reward_over_time.png", "propensities.png", "calibration.png", "estimates.png"}
+    assert metrics["window/coverage"] == 1.0
+    assert 0.0 < metrics["window/trajectory_quality"] < 1.0
+    [report] = [Path(file.path).name for file in floor.client.list_artifacts(outcome.run_id, "gate")]
+    assert report == "report.html"
 
 
 def test_mlflow_loads_the_promoted_policy_by_its_alias(

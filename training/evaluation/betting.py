@@ -23,8 +23,8 @@ class Betting(ConfidenceSequence):
     """Who bets against a mean that is too low grows rich: means that have made anyone rich at any time are excluded.
 
     For each mean m the capital ``prod_i (1 + min(lambda_i, c / m) (x_i - m))`` has expectation 1 if m is the true one,
-    and reaches ``1 / alpha`` at any time with probability alpha at most (Ville). It falls in m, so the bound is found by
-    bisection, over the greatest capital of all times. Capital stays positive for every x that is not negative: the
+    and reaches ``1 / alpha`` at any time with probability alpha at most (Ville). It falls in m, so bisection finds the
+    bound, over the greatest capital of all times. Capital stays positive for every x that is not negative: the
     lower bound asks for no upper end. The tightest of the sequences here, and the gate's ``anytime``.
 
     The paper bets half of alpha on each side; here each bound has an alpha of its own.

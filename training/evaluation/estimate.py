@@ -1,4 +1,4 @@
-"""From an estimator and rows to an estimate with an interval; from two policies on the same rows to their difference."""
+"""From an estimator and rows to an estimate with an interval; from two policies on the same rows to a difference."""
 
 from __future__ import annotations
 
