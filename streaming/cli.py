@@ -17,24 +17,23 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from engine import __version__
-from engine.errors import ConfigError, LeewayError
-from streaming.config import Config, load_config
+from engine.errors import LeewayError
+from streaming.config import load_config
 from streaming.dlq import dlq
 from streaming.drift import drift
+from streaming.evaluate import evaluate
 from streaming.interop import export_log, import_log
-from streaming.options import DEFAULT_CONFIG, USAGE, actionable, config_option, fail, log_config, print_json
+from streaming.options import (
+    DEFAULT_CONFIG,
+    USAGE,
+    actionable,
+    chosen_point,
+    config_option,
+    fail,
+    log_config,
+    print_json,
+)
 from streaming.simulate import simulate
-
-
-def _point(config: Config, name: str | None) -> str:
-    known = list(config.decision_points)
-    if name is None:
-        if len(known) > 1:
-            raise ConfigError(f"several decision points are configured; choose one: --decision-point {'|'.join(known)}")
-        return known[0]
-    if name not in known:
-        raise ConfigError(f"--decision-point {name}: not configured; known are: {', '.join(known)}")
-    return name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -240,7 +239,7 @@ def retrain(
     another retraining runs, 6 an alarm holds promotions (see: leeway drift list).
     """
     config = load_config(config_path) if prepare else log_config(config_path)  # the registry is apart from the log
-    name = "" if prepare else _point(config, point)
+    name = "" if prepare else chosen_point(config, point)
     from streaming.retraining import open_registry, retrain_point  # MLflow takes seconds: a typing error need not wait
 
     if prepare:
@@ -347,7 +346,7 @@ def schema(what: str) -> None:
     print_json(outcome_schema())
 
 
-for command in (dlq, drift, simulate, import_log, export_log):
+for command in (dlq, drift, evaluate, simulate, import_log, export_log):
     main.add_command(command)
 
 

@@ -91,6 +91,18 @@ def log_config(path: Path) -> Config:
     return config
 
 
+def chosen_point(config: Config, name: str | None) -> str:
+    """Return the decision point that ``--decision-point`` names, or the only one; raises ``ConfigError``."""
+    known = list(config.decision_points)
+    if name is None:
+        if len(known) > 1:
+            raise ConfigError(f"several decision points are configured; choose one: --decision-point {'|'.join(known)}")
+        return known[0]
+    if name not in known:
+        raise ConfigError(f"--decision-point {name}: not configured; known are: {', '.join(known)}")
+    return name
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON, for people and programs."""
     click.echo(json.dumps(value, indent=2))

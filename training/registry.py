@@ -163,9 +163,16 @@ class Registry:
 
     def champion(self, point: str) -> RegisteredVersion | None:
         """Return the version that the alias ``champion`` names, or ``None`` before the first promotion."""
-        with self._asking(f"read the champion of {self.model_name(point)}"):
+        return self._named(point, CHAMPION)
+
+    def challenger(self, point: str) -> RegisteredVersion | None:
+        """Return the version that the alias ``challenger`` names, or ``None`` where the gate has refused none yet."""
+        return self._named(point, CHALLENGER)
+
+    def _named(self, point: str, alias: str) -> RegisteredVersion | None:
+        with self._asking(f"read the {alias} of {self.model_name(point)}"):
             try:
-                return _version(self._client.get_model_version_by_alias(self.model_name(point), CHAMPION))
+                return _version(self._client.get_model_version_by_alias(self.model_name(point), alias))
             except mlflow.exceptions.MlflowException as error:
                 # No such model and no such alias are told apart by their texts alone; both mean: none yet.
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
