@@ -59,8 +59,8 @@ def estimates(by_policy: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     for number, (policy, found) in enumerate(by_policy.items()):
         places = np.arange(len(found)) + 0.12 * (number - (len(by_policy) - 1) / 2)
         values = np.array([e.value for e in found.values()])
-        reach = [[e.value - e.low for e in found.values()], [e.high - e.value for e in found.values()]]
-        axes.errorbar(places, values, yerr=reach, fmt="o", capsize=3, label=policy)
+        reach = [_reach(e) for e in found.values()]
+        axes.errorbar(places, values, yerr=np.array(reach).T, fmt="o", capsize=3, label=policy)
         axes.set_xticks(np.arange(len(found)), list(found), rotation=30)
     axes.legend()
     return figure
@@ -108,12 +108,18 @@ def differences(verdicts: Mapping[str, tuple[Interval, float]]) -> Figure:
     """Each candidate's difference to the champion with its bounds, and the margin that the lower one must reach."""
     figure, axes = _figure("Difference to the champion", "candidate", "mean reward")
     for place, (interval, margin) in enumerate(verdicts.values()):
-        reach = [[interval.value - interval.low], [interval.high - interval.value]]
-        axes.errorbar([place], [interval.value], yerr=reach, fmt="o", capsize=4)
+        axes.errorbar([place], [interval.value], yerr=np.array([_reach(interval)]).T, fmt="o", capsize=4)
         axes.plot([place - 0.3, place + 0.3], [margin, margin], linestyle=":", color="grey")
     axes.set_xticks(np.arange(len(verdicts)), list(verdicts))
     axes.set_xlim(-0.6, len(verdicts) - 0.4)
     return figure
+
+
+def _reach(found: Estimate | Interval) -> tuple[float, float]:
+    """Return how far the bounds are from the value; one beyond it, as a sequence's can be, or infinite, is at it."""
+    reach = (found.value - found.low, found.high - found.value)
+    low, high = (max(end, 0.0) if np.isfinite(end) else 0.0 for end in reach)
+    return low, high
 
 
 def _figure(title: str, x: str, y: str) -> tuple[Figure, Axes]:

@@ -49,8 +49,9 @@ class Bootstrap:
             return Interval(mean, error, mean - error, mean + error)
         means = self._means(values)
         normal = NormalDist()
-        # Half of those that equal the mean count as below it: values of few kinds have many.
-        below = float((means < mean).mean() + (means == mean).mean() / 2)
+        # Half of those that equal the mean, but for rounding, count as below it: values of few kinds have many.
+        equal = np.abs(means - mean) <= 1e-9 * error
+        below = float(((means < mean) & ~equal).mean() + equal.mean() / 2)
         bias = normal.inv_cdf(min(max(below, 1.0 / self.resamples), 1.0 - 1.0 / self.resamples))
         apart = values - mean
         acceleration = float((apart**3).sum() / (6.0 * (apart @ apart) ** 1.5))

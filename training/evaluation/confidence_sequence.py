@@ -42,8 +42,8 @@ class ConfidenceSequence(ABC):
         mean, error = mean_and_error(values)
         low = self._low(values, alpha, support)
         high = -self._low(-values, alpha, support.mirrored)
-        # The running bound is of all times: after a stretch of bad luck the mean of all rows can lie beyond it.
-        return Interval(mean, error, min(low, mean), max(high, mean))
+        # The bounds are of all times so far: after a stretch of luck the mean of all rows can lie beyond one of them.
+        return Interval(mean, error, low, high)
 
     def _low(self, values: Float64, alpha: float, support: Support) -> float:
         scale = support.mean_high - support.low

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluation.base import Float64, LoggedRows
+from training.evaluation.base import LoggedRows
 
 #: Weights above this are cut for the self-test alone, so that its mean is close to normal on a few hundred rows.
 CLIP = 10.0
@@ -50,16 +50,6 @@ def divergence(rows: LoggedRows) -> Divergence:
     with np.errstate(divide="ignore"):  # an action that could not have been drawn: infinitely far
         kl = float((target * np.log(target / logged)).sum()) / len(rows)
     return Divergence(float(np.abs(rows.target - rows.logged).sum()) / (2.0 * len(rows)), max(kl, 0.0))
-
-
-def effective_sample_size(weights: Float64) -> float:
-    """Return Kish's ``(sum w)^2 / sum w^2``; 0 where no row has weight.
-
-    >>> effective_sample_size(np.array([1.0, 1.0, 0.0, 0.0]))
-    2.0
-    """
-    squares = float(weights @ weights)
-    return float(weights.sum()) ** 2 / squares if squares > 0.0 else 0.0
 
 
 @dataclass(frozen=True)

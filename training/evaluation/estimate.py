@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.evaluation.base import Estimator, LoggedRows
-from training.evaluation.diagnostics import effective_sample_size
 from training.evaluation.interval import Interval, IntervalMethod, Normal, Support
 from training.evaluation.support import Range, difference_support, support
 
@@ -76,16 +75,13 @@ def estimate(
     if reward_range is not None:
         known = Support(*support(estimator, rows, reward_range, max_weight), *reward_range)
     interval = method.interval(estimator.contributions(rows), (1.0 + confidence) / 2.0, known)
-    w = rows.weights
     return Estimate(
         interval.value,
         interval.standard_error,
         interval.low,
         interval.high,
         len(rows),
-        effective_sample_size(w),
-        float(w.max()),
-        float(w.mean()),
+        *rows.weight_facts,
         method.name,
         rows.estimated,
     )

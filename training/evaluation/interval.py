@@ -5,6 +5,7 @@ Every way to an interval is a file of its own, and stands in ``INTERVALS`` of ``
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar, Protocol
@@ -87,8 +88,11 @@ def checked(confidence: float) -> float:
 
 def mean_and_error(values: Float64) -> tuple[float, float]:
     """Return the mean of independent values and its standard error, infinite for a single one."""
-    n = len(values)
-    return float(values.mean()), float(values.std(ddof=1)) / n**0.5 if n > 1 else float("inf")
+    n, mean = len(values), float(values.mean())
+    if n == 1:
+        return mean, float("inf")
+    apart = values - mean
+    return mean, math.sqrt(float(apart @ apart) / (n - 1) / n)
 
 
 def mean_interval(values: Float64, confidence: float) -> Interval:
