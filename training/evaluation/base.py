@@ -135,7 +135,8 @@ class LoggedRows:
         """What the reward model expects of the target policy in each row, ``sum_a pi(a) q_hat(a)``, shape (n,)."""
         actions = len(self.target) // len(self)
         if (np.diff(self.starts) == actions).all():  # as many actions in each row: no product is held in memory
-            return np.einsum("ij,ij->i", self.target.reshape(-1, actions), self.model.reshape(-1, actions))
+            sums: Float64 = np.einsum("ij,ij->i", self.target.reshape(-1, actions), self.model.reshape(-1, actions))
+            return sums
         return self.row_sums(self.target * self.model)
 
     @cached_property
