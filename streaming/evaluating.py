@@ -227,24 +227,29 @@ def _policy(config: Config, point: str, name: str) -> Policy:
         if version is None:
             raise ConfigError(f"--policy {CURRENT}: nothing serves {point} yet; choose a version, or {LOGGING}")
         return store.load(point, version)
-    registry = open_registry(config)
+    # Opening the registry of this machine would make it, and nothing is to be changed here.
+    local = config.registry.tracking_uri is None
+    registry = None if local and not (config.data_dir / "mlflow.db").exists() else open_registry(config)
     if name in (CHAMPION, CHALLENGER):
         return _registered(registry, point, name)
     try:
         return store.load(point, name)
     except SnapshotError as missing:
-        registered = registry.find(point, "policy_version", name)
+        registered = None if registry is None else registry.find(point, "policy_version", name)
         if registered is None:
             known = ", ".join(store.versions(point)[-5:]) or "none"
             raise ConfigError(
                 f"--policy {name}: neither in {config.policy_dir} nor in the registry; the newest there are: {known}"
             ) from missing
+        assert registry is not None
         return registry.load(registered)
 
 
-def _registered(registry: Registry, point: str, alias: str) -> Policy:
-    found = registry.champion(point) if alias == CHAMPION else registry.challenger(point)
-    if found is None:
+def _registered(registry: Registry | None, point: str, alias: str) -> Policy:
+    found = None
+    if registry is not None:
+        found = registry.champion(point) if alias == CHAMPION else registry.challenger(point)
+    if registry is None or found is None:
         raise ConfigError(f"--policy {alias}: the registry has none of {point} yet; train one with: leeway retrain")
     return registry.load(found)
 

@@ -127,6 +127,7 @@ def test_what_cannot_be_done_ends_with_its_status_and_what_to_do(
     result = evaluate(config, *arguments)
     assert result.exit_code == status, result.output
     assert words in result.stderr
+    assert not list(config.parent.rglob("mlflow.db"))  # nothing was made by asking
 
 
 def test_changes_inside_a_window_are_counted_once_an_incident() -> None:

@@ -55,8 +55,10 @@ def test_there_is_no_champion_before_the_first_promotion(registry: Registry, pol
     assert registry.champion(NAME) is None
     version = registry.register(policy, start(registry), {})
     assert registry.champion(NAME) is None  # registered, and that is all
+    assert registry.challenger(NAME) is None
     registry.challenge(NAME, version.version)
     assert registry.champion(NAME) is None
+    assert registry.challenger(NAME) == version
 
 
 def test_a_policy_comes_back_as_it_was(registry: Registry, policy: Policy) -> None:

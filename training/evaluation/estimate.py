@@ -54,7 +54,6 @@ def estimate(
     confidence: float = 0.95,
     method: IntervalMethod = _NORMAL,
     reward_range: Range | None = None,
-    max_weight: float | None = None,
 ) -> Estimate:
     """Apply an estimator.
 
@@ -68,12 +67,10 @@ def estimate(
         How its bounds are made.
     reward_range
         Of the decision point, for methods that need the range of the terms; ``None``: it is not known.
-    max_weight
-        Greatest importance weight of any context, if known beforehand; see ``training.evaluation.support``.
     """
     known = Support()
     if reward_range is not None:
-        known = Support(*support(estimator, rows, reward_range, max_weight), *reward_range)
+        known = Support(*support(estimator, rows, reward_range), *reward_range)
     interval = method.interval(estimator.contributions(rows), (1.0 + confidence) / 2.0, known)
     return Estimate(
         interval.value,
