@@ -22,6 +22,7 @@ from streaming.catalogue_command import catalogue
 from streaming.config import config_schema, load_config
 from streaming.dlq import dlq
 from streaming.drift import drift
+from streaming.evaluate import evaluate
 from streaming.generations import generations, promote, rollback
 from streaming.interop import export_log, import_log
 from streaming.options import (
@@ -375,6 +376,7 @@ def schema(what: str) -> None:
 for command in (
     dlq,
     drift,
+    evaluate,
     simulate,
     shift,
     import_log,

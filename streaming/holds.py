@@ -71,6 +71,20 @@ def read_holds(log: Log, alarms: Iterable[Alarm] | None = None) -> Holds:
     return holds
 
 
+def changes_within(alarms: Iterable[Alarm], point: str, start_ms: int, end_ms: int) -> int:
+    """Count the unexplained changes of a decision point after the first time and before the second.
+
+    Alarms of one incident are one change, at the earliest of their times: the window that begins at a change does not
+    have it inside.
+    """
+    incidents: dict[str, int] = {}
+    for alarm in alarms:
+        if alarm.decision_point == point and not alarm.explained:
+            incident = alarm.incident or alarm.alarm_id
+            incidents[incident] = min(alarm.change_ms, incidents.get(incident, alarm.change_ms))
+    return sum(start_ms < change_ms < end_ms for change_ms in incidents.values())
+
+
 def acknowledge(log: Log, alarm: Alarm, note: str) -> Acknowledgement:
     """Write that a person has looked at an alarm."""
     now_ms = time.time_ns() // 1_000_000

@@ -17,7 +17,7 @@ from engine.records import Generation
 from engine.store import PolicyStore
 from streaming.catalogues import catalogue_path, read_catalogue
 from streaming.config import Config
-from streaming.holds import read_alarms, read_holds
+from streaming.holds import changes_within, read_alarms, read_holds
 from streaming.log import Log, Message
 from streaming.monitor import read_statistics
 from streaming.opening import open_existing, open_log
@@ -189,6 +189,7 @@ def retrain_point(
             progress=progress,
             hold=lambda: read_holds(log).words(name),
             statistics=[entry for entry in read_statistics(log) if entry.decision_point == name],
+            drifts=lambda start_ms, end_ms: changes_within(read_alarms(log), name, start_ms, end_ms),
         )
     finally:
         log.close()

@@ -9,8 +9,15 @@ from pydantic import Field, field_validator, model_validator
 from engine.config import Milliseconds, Model
 from training.elbo_tds.config import ElboTdsConfig
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 #: ``configured``: what ``policy.oracle`` says.
 OracleName = Literal["configured", "linear", "lightgbm"]
+
+RewardModelName = Literal["ridge", "configured", "lightgbm"]
+#: ``logged``: as they stand in the log, exact. The others estimate them from what was chosen.
+PropensityName = Literal["logged", "logistic", "lightgbm"]
+CalibrationName = Literal["temperature", "isotonic"]
+GateIntervalName = Literal["normal", "bootstrap", "empirical_bernstein", "anytime"]
 
 
 class GateConfig(Model):
@@ -18,6 +25,10 @@ class GateConfig(Model):
 
     The interval is that of the difference, new policy minus champion, of the doubly robust estimates.
     """
+
+    interval: GateIntervalName = Field(
+        "normal", description="of the difference; anytime: the same feedback may be judged again every day"
+    )
 
     margin: float = Field(
         0.0, allow_inf_nan=False, description="the interval of the difference must lie above this, in units of reward"
@@ -30,6 +41,31 @@ class GateConfig(Model):
         0.01, ge=0.0, le=1.0, description="share of the new policy's probability on actions logged with probability 0"
     )
     min_events: int = Field(200, ge=2, description="held-back feedbacks below which nothing is concluded")
+    max_total_variation: float = Field(
+        1.0, ge=0.0, le=1.0, description="mean share of decisions that would be others than the logging policies'"
+    )
+    min_coverage: float = Field(
+        0.0, ge=0.0, le=1.0, description="share of what was offered, by kind of context, that was ever tried (SACo)"
+    )
+    min_trajectory_quality: float = Field(
+        0.0, ge=0.0, le=1.0, description="mean reward of the window between the worst and the best policy's (TQ)"
+    )
+    positives: tuple[Share, Share] = Field(
+        (0.0, 1.0), description="bounds of the share of rewards in the window above the middle of the reward's range"
+    )
+    max_drifts: int | None = Field(
+        None, ge=0, description="unexplained changes inside the window beyond which nothing is promoted"
+    )
+    allow_estimated_propensities: bool = Field(
+        False, description="judge also by propensities that were estimated: then no interval holds what it says"
+    )
+
+    @field_validator("positives")
+    @classmethod
+    def _ordered(cls, positives: tuple[float, float]) -> tuple[float, float]:
+        if positives[0] > positives[1]:
+            raise ValueError(f"positives {list(positives)}: write the lower bound first")
+        return positives
 
 
 class DampingConfig(Model):
@@ -135,6 +171,9 @@ class RetrainingConfig(ScheduleConfig):
     calibration_share: float = Field(
         0.0, ge=0.0, lt=1.0, description="newest share of the fitted feedback by which oracles are calibrated; 0: off"
     )
+    reward_model: RewardModelName = Field("ridge", description="of the doubly robust estimates, cross-fitted")
+    propensities: PropensityName = Field("logged", description="logged, or estimated where the log has none to trust")
+    propensity_calibration: CalibrationName = Field("temperature", description="of estimated propensities")
     gate: GateConfig = GateConfig()
     damping: DampingConfig = DampingConfig()
     search: SearchConfig = SearchConfig()

@@ -8,9 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from training.config import GateConfig
-from training.evaluation import ESTIMATORS, Interval, SlateEstimator, difference, mean_interval
+from training.evaluation import (
+    ANYTIME,
+    ESTIMATORS,
+    INTERVALS,
+    Interval,
+    IntervalMethod,
+    SlateEstimator,
+    difference,
+    mean_interval,
+)
 from training.evaluation.lists import ListEvaluation
 from training.evaluation.policy import PolicyEvaluation
+from training.window_quality import WindowQuality
 
 #: The judge. Unbiased with logged propensities, and of less variance than the weights alone.
 ESTIMATOR = ESTIMATORS["dr"]
@@ -59,11 +69,14 @@ class Verdict:
         Candidate minus champion, doubly robust, with its one-sided bounds.
     confidence
         Of each of these bounds, after the correction for the number of candidates.
+    interval
+        How the bounds were made: a name in ``training.evaluation.INTERVALS``.
     """
 
     checks: tuple[Check, ...]
     difference: Interval
     confidence: float
+    interval: str = "normal"
 
     @property
     def promoted(self) -> bool:
@@ -88,6 +101,8 @@ def judge(
     *,
     comparisons: int,
     reward_range: tuple[float, float],
+    window: WindowQuality | None = None,
+    oscillating: bool = False,
 ) -> Verdict:
     """Judge a candidate against the champion on the same held-back feedback.
 
@@ -104,18 +119,33 @@ def judge(
         better passes stays within ``1 - confidence``, whichever of those that pass is taken.
     reward_range
         The decision point's range of reward.
+    window
+        The quality of the window that the candidate was trained on; ``None``: not judged.
+    oscillating
+        Whether the rewards of the generations go up and down by themselves and the candidate is not damped: another
+        promotion would go on with it.
     """
     confidence = 1.0 - (1.0 - config.confidence) / comparisons
-    gain = difference(ESTIMATOR, candidate.rows, champion.rows, confidence)
+    method = interval_method(config)
+    gain = difference(ESTIMATOR, candidate.rows, champion.rows, confidence, method, reward_range)
     checks = (
         _rows(candidate, config),
         _effective_sample_size(candidate, config),
         _support(candidate, config),
         _propensities(candidate),
+        _logged(candidate, config),
         _calibration(candidate, reward_range),
+        _divergence(candidate, config),
+        *([] if window is None else _window(window, config)),
+        _oscillation(oscillating),
         _better(gain, confidence, config),
     )
-    return Verdict(checks, gain, confidence)
+    return Verdict(checks, gain, confidence, method.name)
+
+
+def interval_method(config: GateConfig) -> IntervalMethod:
+    """Return what makes the interval of the difference."""
+    return INTERVALS[ANYTIME if config.interval == "anytime" else config.interval]
 
 
 def _rows(candidate: PolicyEvaluation, config: GateConfig) -> Check:
@@ -161,6 +191,79 @@ def _propensities(candidate: PolicyEvaluation | ListEvaluation) -> Check:
         f"mean clipped importance weight {test.mean:.3f} is {abs(test.z):.1f} standard errors from "
         f"{test.expected:.3f}, at most {MAX_WEIGHT_DEVIATION:g} allowed: "
         "the logged propensities may not be those of the draws",
+    )
+
+
+def _logged(candidate: PolicyEvaluation, config: GateConfig) -> Check:
+    estimated = candidate.rows.estimated
+    return Check(
+        "logged_propensities",
+        not estimated or config.allow_estimated_propensities,
+        float(estimated),
+        float(config.allow_estimated_propensities),
+        "the propensities are estimated, not logged: no interval knows their error "
+        "(gate.allow_estimated_propensities: true judges all the same)",
+    )
+
+
+def _divergence(candidate: PolicyEvaluation, config: GateConfig) -> Check:
+    found, most = candidate.divergence, config.max_total_variation
+    return Check(
+        "divergence",
+        found.total_variation <= most,
+        found.total_variation,
+        most,
+        f"{found.total_variation:.1%} of the decisions would be others than the logging policies' "
+        f"(Kullback-Leibler divergence {found.kl:.3f}), at most {most:.1%} allowed (gate.max_total_variation)",
+    )
+
+
+def _window(window: WindowQuality, config: GateConfig) -> list[Check]:
+    low, high = config.positives
+    outside = window.positives - min(max(window.positives, low), high)
+    checks = [
+        Check(
+            "coverage",
+            window.coverage >= config.min_coverage,
+            window.coverage,
+            config.min_coverage,
+            f"{window.coverage:.1%} of what was offered in the window, by kind of context, was ever tried, at least "
+            f"{config.min_coverage:.1%} asked for (gate.min_coverage)",
+        ),
+        Check(
+            "trajectory_quality",
+            window.trajectory_quality >= config.min_trajectory_quality,
+            window.trajectory_quality,
+            config.min_trajectory_quality,
+            f"the window's reward lies at {window.trajectory_quality:.2f} between the worst policy's (0) and the best "
+            f"one's (1), at least {config.min_trajectory_quality:.2f} asked for (gate.min_trajectory_quality)",
+        ),
+        Check(
+            "positives",
+            outside == 0.0,
+            window.positives,
+            high if outside > 0.0 else low,
+            f"{window.positives:.2%} of the window's rewards are in the upper half of their range, allowed are "
+            f"{low:.2%} to {high:.2%} (gate.positives)",
+        ),
+    ]
+    if config.max_drifts is not None:
+        words = (
+            f"{window.drifts} unexplained changes inside the window, at most {config.max_drifts} allowed "
+            "(gate.max_drifts): train on what came after the last one (--since-ms)"
+        )
+        checks.append(Check("drifts", window.drifts <= config.max_drifts, window.drifts, config.max_drifts, words))
+    return checks
+
+
+def _oscillation(oscillating: bool) -> Check:
+    return Check(
+        "oscillation",
+        not oscillating,
+        float(oscillating),
+        0.0,
+        "the generations' rewards go up and down by themselves, and nothing damps them: another promotion would go on "
+        "with it; let damping.when be declared or always",
     )
 
 
@@ -220,6 +323,7 @@ def _better(gain: Interval, confidence: float, config: GateConfig) -> Check:
         gain.low >= config.margin,
         gain.low,
         config.margin,
-        f"difference to the champion {gain.value:+.4f}, lower bound {gain.low:+.4f} ({confidence:.4g} confidence) "
+        f"difference to the champion {gain.value:+.4f}, lower bound {gain.low:+.4f} ({confidence:.4g} confidence, "
+        f"{config.interval}) "
         f"does not reach the margin {config.margin:+g} (gate.margin)",
     )

@@ -28,8 +28,8 @@ from training.archive import ArchiveReader
 from training.candidates import train_candidates
 from training.checks import faults
 from training.dataset import Dataset
-from training.evaluation.base import Float64
-from training.evaluation.policy import PolicyEvaluation, evaluate_logging, evaluate_policy
+from training.evaluation.policy import Feedback, PolicyEvaluation, evaluate_logging, evaluate_policy
+from training.evaluation.propensity import estimate_propensities
 from training.evaluation.reward_model import cross_fit
 from training.fit import Fitted, events_of
 from training.gate import Verdict, judge
@@ -41,9 +41,12 @@ from training.reference_file import freeze_reference, read_reference, reference_
 from training.registry import GENERATION_TAG, Registry
 from training.resume import Plan
 from training.run_log import CHAMPION, RunLog
+from training.window_quality import window_quality
 
 Progress = Callable[[str], None]
 Hold = Callable[[], str | None]
+#: How many unexplained changes there were after the first and before the second time.
+Drifts = Callable[[int, int], int]
 
 WORK_TAG = "work"
 VERSION_TAG = "policy_version"
@@ -60,6 +63,7 @@ def retrain(
     progress: Progress = lambda words: None,
     hold: Hold = lambda: None,
     statistics: Sequence[GenerationStatistics] = (),
+    drifts: Drifts = lambda start_ms, end_ms: 0,
 ) -> Outcome:
     """Train, prove and promote a policy, or say why not.
 
@@ -92,6 +96,8 @@ def retrain(
         passed the gate is written. A dry run does not ask.
     statistics
         What the generations of this decision point did while they acted; by these it is judged whether they oscillate.
+    drifts
+        Counts the changes inside the window, for the gate.
 
     Raises
     ------
@@ -113,7 +119,9 @@ def retrain(
                 plan = replace(plan, run_id=log.run_id or "")
                 if not job.dry_run:
                     resume.keep(job, plan)
-                outcome = _Retraining(job, plan, dataset, store, registry, ledger, progress, hold, log).outcome()
+                changes = drifts(plan.start_ms, plan.end_ms)
+                retraining = _Retraining(job, plan, dataset, changes, store, registry, ledger, progress, hold, log)
+                outcome = retraining.outcome()
                 log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
         except Exception:
             # That run is over; what goes on with the plan has one of its own.
@@ -185,6 +193,7 @@ class _Retraining:
     job: RetrainJob
     plan: Plan
     dataset: Dataset
+    drifts: int
     store: PolicyStore
     registry: Registry
     ledger: Ledger
@@ -210,14 +219,17 @@ class _Retraining:
         if done is not None:
             return done
 
-        train, held = self.dataset.rows(slice(rows - held_back)), self.dataset.rows(slice(rows - held_back, rows))
+        data = self._with_propensities()
+        train, held = data.rows(slice(rows - held_back)), data.rows(slice(rows - held_back, rows))
         self._step("split", f"{len(train)} to fit on, the newest {len(held)} held back")
-        q_hat = cross_fit(held, self.job.point)
+        q_hat = cross_fit(held, self.job.point, model=config.reward_model, lightgbm=config.lightgbm, seed=config.seed)
+        feedback = Feedback(held, q_hat, estimated=config.propensities != "logged")
         champion, acting = self._champion(held)
-        baseline, note = self._baseline(champion, acting, held, q_hat)
-        candidates = self._candidates(train, held, q_hat, champion, self._next_generation(acting))
+        baseline, note = self._baseline(champion, acting, feedback)
+        candidates = self._candidates(train, feedback, champion, self._next_generation(acting))
         evaluations = {CHAMPION: baseline} | {name: c.evaluation for name, c in candidates.items()}
         self.log.evaluations(evaluations)
+        quality = window_quality(data, held, q_hat, self.job.point.reward.range, self.drifts)
 
         self._step("gate", f"{len(candidates)} candidates against {acting}")
         verdicts = {
@@ -227,10 +239,12 @@ class _Retraining:
                 config.gate,
                 comparisons=len(candidates),
                 reward_range=self.job.point.reward.range,
+                window=quality,
+                oscillating=self._swings,
             )
             for name, found in candidates.items()
         }
-        self.log.verdicts(verdicts)
+        self.log.verdicts(verdicts, evaluations, quality, self.job)
         # The highest estimate of those that pass: one with a higher estimate may rest on too few effective rows.
         best = max(
             candidates, key=lambda name: (verdicts[name].promoted, candidates[name].evaluation.estimates["dr"].value)
@@ -270,11 +284,11 @@ class _Retraining:
         return Outcome(ExitCode.NOT_ENOUGH_DATA, words, rows=len(self.dataset), run_id=self.log.run_id)
 
     def _work(self) -> str:
-        """Return what decides the result: data, configuration and code; not the hour."""
+        """Return what decides the result: data, configuration, code and what the gate is told; not the hour."""
         job = self.job
         parts = [job.name, job.point.model_dump(mode="json"), job.config.model_dump(mode="json"), job.code_version]
-        damping = [self.plan.damped, self.plan.calibration_error]
-        return hashlib.sha256(json.dumps([self.plan.digest, *parts, *damping], sort_keys=True).encode()).hexdigest()
+        found = [self.plan.damped, self.plan.calibration_error, self.drifts, self._swings]
+        return hashlib.sha256(json.dumps([self.plan.digest, *parts, *found], sort_keys=True).encode()).hexdigest()
 
     def _done(self, work: str) -> Outcome | None:
         """Return the outcome of the same work if it was brought to its end before."""
@@ -295,6 +309,21 @@ class _Retraining:
             done_before=True,
         )
 
+    @property
+    def _swings(self) -> bool:
+        """Whether generations oscillate, and nothing is done against it."""
+        return self.plan.oscillating and not self.plan.damped
+
+    def _with_propensities(self) -> Dataset:
+        """Return the window with the propensities that are configured: as logged, or estimated."""
+        config = self.job.config
+        if config.propensities == "logged":
+            return self.dataset
+        estimated = estimate_propensities(
+            self.dataset, config.propensities, config.propensity_calibration, seed=config.seed
+        )
+        return replace(self.dataset, probabilities=estimated)
+
     def _champion(self, held: Dataset) -> tuple[Policy | None, str]:
         """Return the policy that acted when the held-back part began, if it can be had, and its version."""
         acted = held.policy_version
@@ -309,28 +338,26 @@ class _Retraining:
         same = same_columns(policy.point, self.job.point)
         return (policy if same else None), version
 
-    def _baseline(
-        self, champion: Policy | None, version: str, held: Dataset, q_hat: Float64
-    ) -> tuple[PolicyEvaluation, str]:
+    def _baseline(self, champion: Policy | None, version: str, feedback: Feedback) -> tuple[PolicyEvaluation, str]:
         """Return the evaluation that candidates are held against, and a note where it is not the champion's."""
         if champion is not None:
             try:
-                return evaluate_policy(champion, held, q_hat), ""
+                return evaluate_policy(champion, feedback), ""
             except OracleFailure as error:
                 why = f"its oracle failed: {error}"
         else:
             why = "its file is gone, or it has other features"
-        return evaluate_logging(held, q_hat), f" (compared with the policies that acted, not with {version}: {why})"
+        return evaluate_logging(feedback), f" (compared with the policies that acted, not with {version}: {why})"
 
     def _candidates(
-        self, train: Dataset, held: Dataset, q_hat: Float64, acting: Policy | None, generation: int
+        self, train: Dataset, feedback: Feedback, acting: Policy | None, generation: int
     ) -> dict[str, _Candidate]:
         found: dict[str, _Candidate] = {}
         self._step("fit", "damped, for the generations oscillate" if self.plan.damped else "from scratch")
         for trained in train_candidates(self.job, self.plan, train, acting, generation, self.log):
             policy = trained.policy
             self.log.step("evaluate")
-            found[trained.name] = _Candidate(policy, trained.fitted, evaluate_policy(policy, held, q_hat))
+            found[trained.name] = _Candidate(policy, trained.fitted, evaluate_policy(policy, feedback))
             estimate = found[trained.name].evaluation.estimates["dr"]
             self.progress(
                 f"fit and evaluate: {trained.name} {policy.version} estimated at {estimate.value:.4f} "

@@ -46,8 +46,8 @@ def make_plan(
     start_ms, end_ms = job.window(now_ms)
     damping = job.config.damping
     mine = sorted((each for each in statistics if each.decision_point == job.name), key=lambda entry: entry.generation)
-    state = None if damping.when == "never" else table(entries, mine, damping, load, reference).state
-    damped = state is not None and state.damped
+    state = table(entries, mine, damping, load, reference).state
+    damped = state.damped
     if damped and damping.blend > 1 and job.since_ms is None and mine:
         start_ms = min(start_ms, min(each.first_ms for each in mine[-damping.blend :]))
     error = calibration_error(mine[-1]) if mine else math.nan
@@ -56,7 +56,7 @@ def make_plan(
         now_ms=now_ms,
         start_ms=start_ms,
         end_ms=end_ms,
-        oscillating=state is not None and state.declared is not None,
+        oscillating=state.declared is not None,
         damped=damped,
         calibration_error=error if damped and math.isfinite(error) else None,
     )

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Self
 
 import numpy as np
@@ -17,9 +18,11 @@ from training.config import LightGBMConfig
 from training.dataset import Dataset
 from training.evaluation.policy import PolicyEvaluation
 from training.gate import Verdict
+from training.gate_report import gate_report
 from training.job import RetrainJob
 from training.registry import Registry
 from training.resume import Plan
+from training.window_quality import WindowQuality
 
 CHAMPION = "champion"
 
@@ -134,6 +137,9 @@ class RunLog:
             metrics[f"{policy}/max_weight"] = shared.max_weight
             metrics[f"{policy}/mean_weight"] = shared.mean_weight
             metrics[f"{policy}/unsupported"] = evaluation.unsupported
+            metrics[f"{policy}/top_weight_share"] = evaluation.tail.share
+            metrics[f"{policy}/total_variation"] = evaluation.divergence.total_variation
+            metrics[f"{policy}/estimated_propensities"] = float(evaluation.rows.estimated)
         self._registry.log_metrics(self.run_id, metrics, time_ms=self._now_ms)
         predicted = {
             policy: evaluation.predicted
@@ -141,19 +147,33 @@ class RunLog:
             if evaluation.predicted is not None
         }
         reward = next(iter(evaluations.values())).rows.reward
+        overlaps = {
+            f"overlap_{policy}": plots.overlap(found.rows, policy)
+            for policy, found in evaluations.items()
+            if policy != CHAMPION
+        }
         self._registry.log_figures(
             self.run_id,
             {
                 "calibration": plots.calibration(predicted, reward),
                 "estimates": plots.estimates({policy: found.estimates for policy, found in evaluations.items()}),
+                **overlaps,
             },
         )
 
-    def verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
-        """Write each check of each candidate with its bound, and the difference to the champion."""
+    def verdicts(
+        self,
+        verdicts: Mapping[str, Verdict],
+        evaluations: Mapping[str, PolicyEvaluation],
+        window: WindowQuality,
+        job: RetrainJob,
+    ) -> None:
+        """Write each check of each candidate with its bound, the difference to the champion, and the report of it."""
         if self._registry is None or self.run_id is None:
             return
-        metrics: dict[str, float] = {}
+        report = gate_report(f"{job.name}: {job.reason}", verdicts, evaluations, window)
+        self._registry.log_texts(self.run_id, {"gate/report.html": report})
+        metrics: dict[str, float] = {f"window/{name}": float(value) for name, value in asdict(window).items()}
         for candidate, verdict in verdicts.items():
             metrics[f"{candidate}/difference"] = verdict.difference.value
             metrics[f"{candidate}/difference_low"] = verdict.difference.low

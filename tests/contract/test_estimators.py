@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from dataclasses import replace
 
@@ -60,6 +61,7 @@ def test_every_estimator_of_the_package_is_registered_under_its_name() -> None:
                 isinstance(value, type)
                 and hasattr(value, "contributions")
                 and not getattr(value, "_is_protocol", False)
+                and not inspect.isabstract(value)
             ):
                 found.add(value)
     assert found == {type(estimator) for estimator in (*ESTIMATORS.values(), *SLATE_ESTIMATORS.values())}

@@ -50,7 +50,7 @@ def test_all_is_joined_and_learned_each_time_the_broker_comes_back(
                 f"{wanted} feedbacks to be learned in round {turn}",
             )
             book = service.status().accounting
-            assert (book.decisions, book.feedback, book.defaulted, book.pending) == (wanted, wanted, 0, 0)
+            assert (book.decisions, book.feedback, book.defaulted, book.pending) == (wanted, wanted, 0, 0), book
             kill_broker(tmp_path)
         assert service.stop() == 0
 

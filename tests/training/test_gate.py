@@ -10,21 +10,16 @@ import pytest
 from tests.training.arrays import Bandit, like_logging
 from training.config import GateConfig
 from training.evaluation import ESTIMATORS, LoggedRows, estimate
-from training.evaluation.diagnostics import unsupported_mass, weight_test
-from training.evaluation.policy import PolicyEvaluation
+from training.evaluation.policy import Bounds, PolicyEvaluation, evaluate_rows
 from training.gate import Verdict, judge
+from training.gate_report import gate_report
+from training.window_quality import WindowQuality
 
 SEEDS = 200
 
 
 def evaluation(rows: LoggedRows, calibration_error: float = 0.0) -> PolicyEvaluation:
-    return PolicyEvaluation(
-        rows,
-        {name: estimate(estimator, rows) for name, estimator in ESTIMATORS.items()},
-        unsupported_mass(rows),
-        weight_test(rows),
-        rows.reward + calibration_error,
-    )
+    return evaluate_rows(rows, rows.reward + calibration_error, Bounds(estimators=("dr",)))
 
 
 def two_actions(n: int, good: float, bad: float, target: tuple[float, float], seed: int = 0) -> LoggedRows:
@@ -42,7 +37,13 @@ def two_actions(n: int, good: float, bad: float, target: tuple[float, float], se
 
 
 def verdict(
-    rows: LoggedRows, config: GateConfig | None = None, *, comparisons: int = 1, calibration_error: float = 0.0
+    rows: LoggedRows,
+    config: GateConfig | None = None,
+    *,
+    comparisons: int = 1,
+    calibration_error: float = 0.0,
+    window: WindowQuality | None = None,
+    oscillating: bool = False,
 ) -> Verdict:
     return judge(
         evaluation(rows, calibration_error),
@@ -50,6 +51,8 @@ def verdict(
         config or GateConfig(),
         comparisons=comparisons,
         reward_range=(0.0, 1.0),
+        window=window,
+        oscillating=oscillating,
     )
 
 
@@ -123,6 +126,74 @@ def test_logged_propensities_that_are_not_those_of_the_draws_are_noticed() -> No
 def test_scores_on_a_wrong_scale_are_refused(error: float) -> None:
     assert failed(verdict(BETTER, calibration_error=error)) == ["calibration"]
     assert verdict(BETTER, calibration_error=error * 0.8).promoted
+
+
+GOOD = WindowQuality(coverage=0.9, trajectory_quality=0.6, positives=0.5, drifts=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "words"),
+    [
+        ({"min_coverage": 0.95}, "coverage", "90.0% of what was offered"),
+        ({"min_trajectory_quality": 0.7}, "trajectory_quality", "lies at 0.60"),
+        ({"positives": (0.6, 0.9)}, "positives", "allowed are 60.00% to 90.00%"),
+        ({"positives": (0.1, 0.4)}, "positives", "allowed are 10.00% to 40.00%"),
+        ({"max_drifts": 0}, "drifts", "1 unexplained changes inside the window"),
+        ({"max_total_variation": 0.3}, "divergence", "40.0% of the decisions would be others"),
+    ],
+)
+def test_a_window_or_a_distance_beyond_its_bounds_is_refused(
+    settings: dict[str, object], name: str, words: str
+) -> None:
+    assert failed(verdict(BETTER, window=GOOD)) == []  # measured, and not bounded where nothing is said
+    found = verdict(BETTER, GateConfig.model_validate(settings), window=GOOD)
+    assert failed(found) == [name]
+    assert words in found.summary
+    assert f"gate.{next(iter(settings))}" in found.summary
+
+
+def test_generations_that_go_up_and_down_get_no_other() -> None:
+    found = verdict(BETTER, oscillating=True)
+    assert failed(found) == ["oscillation"]
+    assert "go up and down" in found.summary
+
+
+def test_estimated_propensities_are_refused_unless_they_are_allowed() -> None:
+    guessed = replace(BETTER, estimated=True)
+    found = verdict(guessed)
+    assert failed(found) == ["logged_propensities"]
+    assert "gate.allow_estimated_propensities" in found.summary
+    assert verdict(guessed, GateConfig(allow_estimated_propensities=True)).promoted
+
+
+def test_the_interval_is_the_one_that_is_configured() -> None:
+    lows = {}
+    for interval in ("normal", "bootstrap", "empirical_bernstein", "anytime"):
+        found = verdict(BETTER, GateConfig.model_validate({"interval": interval}))
+        lows[interval] = found.difference.low
+        assert found.interval == ("betting" if interval == "anytime" else interval)
+        assert found.promoted
+    assert lows["bootstrap"] == pytest.approx(lows["normal"], abs=0.01)
+    assert max(lows["empirical_bernstein"], lows["anytime"]) < lows["normal"]
+
+
+def test_the_report_says_what_failed_and_by_how_much_and_needs_nothing_else() -> None:
+    candidate = evaluation(replace(BETTER, estimated=True), calibration_error=0.25)
+    champion = evaluation(like_logging(BETTER))
+    config = GateConfig(min_coverage=0.95)
+    found = judge(candidate, champion, config, comparisons=1, reward_range=(0.0, 1.0), window=GOOD)
+    page = gate_report("offers: <drift>", {"linear": found}, {"champion": champion, "linear": candidate}, GOOD)
+    assert "<h1>offers: &lt;drift&gt;</h1>" in page
+    assert "linear: refused" in page
+    for name, by in (("coverage", "0.05"), ("calibration", "0.15"), ("logged_propensities", "1")):
+        row = next(part for part in page.split("<tr") if f"<td>{name}</td>" in part)
+        assert row.startswith(' class="fails"')
+        assert f'<td class="number">{by}</td>' in row
+    assert 'class="fails"' not in next(part for part in page.split("<tr") if "<td>rows</td>" in part)
+    assert "were estimated, not logged" in page
+    assert page.count("data:image/png;base64,") == 3
+    for outside in ("http:", "https:", "<script", "<link"):
+        assert outside not in page
 
 
 def test_all_that_failed_is_named() -> None:

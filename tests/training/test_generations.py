@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.policy import Policy
-from engine.records import Generation, GenerationStatistics
+from engine.records import Generation
+from tests.training.swinging import books, swinging
 from tests.training.world import NAME, POINT, START_MS, World, archive_of, trained
 from training.archive import ArchiveReader
 from training.config import DampingConfig, RetrainingConfig
@@ -26,28 +27,6 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     world = World(seed=3)
     directory = archive_of(world.stream(trained(World(seed=4), 500), 600), tmp_path_factory.mktemp("rows"))
     return ArchiveReader(directory).read(NAME, POINT, START_MS)
-
-
-def swinging(count: int, amplitude: float = 0.03) -> list[float]:
-    rng = np.random.default_rng(0)
-    return list(0.85 + amplitude * (-1.0) ** np.arange(count) + 0.003 * rng.normal(size=count))
-
-
-def books(rewards: list[float], feedback: int = 10_000) -> list[GenerationStatistics]:
-    """Return the books of generations from 0 on that earned these rewards."""
-    return [
-        GenerationStatistics(
-            decision_point=NAME,
-            generation=g,
-            feedback=feedback,
-            reward_sum=reward * feedback,
-            reward_square_sum=reward * feedback,
-            positives=int(reward * feedback),
-            first_ms=1_000 * g,
-            last_ms=1_000 * g + 999,
-        )
-        for g, reward in enumerate(rewards)
-    ]
 
 
 def test_a_ledger_is_judged_as_it_grew_and_damped_for_so_many_generations() -> None:

@@ -12,16 +12,19 @@ import pytest
 from numpy.testing import assert_allclose
 
 from engine.oracles import LinearLearner
+from engine.records import Generation
 from tests.training.floor import BOTH, CONFIG, ROWS, Floor, Past
+from tests.training.swinging import books, swinging
 from tests.training.world import NAME, POINT, START_MS, World
 from training.archive import ArchiveReader
-from training.config import GateConfig
+from training.config import DampingConfig, GateConfig
 from training.evaluation.policy import PolicyEvaluation
 from training.evaluation.target import policy_pmf
 from training.gate import Check, Verdict, judge
-from training.job import ExitCode, Outcome
+from training.job import ExitCode, Outcome, RetrainJob
 from training.learner_file import learner_path, read_learner
 from training.mlflow_import import mlflow
+from training.pipeline import retrain
 from training.registry import Registry
 
 
@@ -110,7 +113,12 @@ def test_mlflow_shows_parameters_window_metrics_and_plots(promoted: tuple[Floor,
     assert 0.0 < metrics["logged/action_entropy"] < np.log(4)
     assert metrics[f"{outcome.generation.oracle}/gate/difference_holds"] == 1.0
     plots = {Path(file.path).name for file in floor.client.list_artifacts(outcome.run_id, "plots")}
-    assert plots == {"reward_over_time.png", "propensities.png", "calibration.png", "estimates.png"}
+    overlaps = {"overlap_linear.png", "overlap_lightgbm.png"}
+    assert plots == overlaps | {"reward_over_time.png", "propensities.png", "calibration.png", "estimates.png"}
+    assert 0.5 < metrics["window/coverage"] <= 1.0
+    assert 0.0 < metrics["window/trajectory_quality"] < 1.0
+    [report] = [Path(file.path).name for file in floor.client.list_artifacts(outcome.run_id, "gate")]
+    assert report == "report.html"
 
 
 def test_mlflow_loads_the_promoted_policy_by_its_alias(
@@ -284,3 +292,42 @@ def test_the_best_of_those_that_pass_is_taken(
     assert outcome.exit_code == ExitCode.PROMOTED
     assert outcome.policy is not None
     assert outcome.policy.oracle.kind != first
+
+
+def test_the_gate_hears_of_changes_inside_the_window_and_of_oscillation(drifted: Past, floor: Floor) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def drifts(start_ms: int, end_ms: int) -> int:
+        asked.append((start_ms, end_ms))
+        return 2
+
+    undamped = DampingConfig(when="never")
+    config = CONFIG.model_copy(update={"gate": GateConfig(max_drifts=1), "damping": undamped})
+    job = RetrainJob(NAME, POINT, config, floor.directory, "drift", START_MS, dry_run=True)
+    floor.store.publish(drifted.champion)
+    for g in range(16):
+        floor.ledger.append(
+            Generation(decision_point=NAME, generation=g, policy_version=f"g{g}.0-00000000", promoted=True)
+        )
+    outcome = retrain(
+        job,
+        archive=ArchiveReader(drifted.archive),
+        store=floor.store,
+        registry=floor.registry,
+        ledger=floor.ledger,
+        now_ms=drifted.now_ms,
+        statistics=books(swinging(16)),
+        drifts=drifts,
+    )
+    assert asked == [(START_MS, drifted.now_ms)]
+    assert outcome.exit_code == ExitCode.REFUSED
+    assert outcome.verdict is not None
+    assert [check.name for check in outcome.verdict.checks if not check.holds] == ["drifts", "oscillation"]
+
+
+def test_estimated_propensities_and_another_reward_model_go_all_the_way(drifted: Past, floor: Floor) -> None:
+    estimated = CONFIG.model_copy(update={"propensities": "logistic", "reward_model": "configured"})
+    refused = floor.retrain(drifted, estimated, dry_run=True)
+    assert refused.verdict is not None
+    assert "logged_propensities" in [check.name for check in refused.verdict.checks if not check.holds]
+    assert all(e.estimated for found in refused.estimates.values() for e in found.values())

@@ -20,7 +20,7 @@ from training.config import LightGBMConfig
 from training.evaluation.target import policy_prediction
 from training.fit import FITTERS, candidate
 from training.mlflow_import import mlflow
-from training.registry import Registry
+from training.registry import CHALLENGER, Registry
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +55,10 @@ def test_there_is_no_champion_before_the_first_promotion(registry: Registry, pol
     assert registry.champion(NAME) is None
     version = registry.register(policy, start(registry), {})
     assert registry.champion(NAME) is None  # registered, and that is all
+    assert registry.aliased(NAME, CHALLENGER) is None
     registry.challenge(NAME, version.version)
     assert registry.champion(NAME) is None
+    assert registry.aliased(NAME, CHALLENGER) == version
 
 
 def test_a_policy_comes_back_as_it_was(registry: Registry, policy: Policy) -> None:

@@ -35,6 +35,12 @@ class LoggedRows:
     q_hat : ndarray of float64, shape (m,), optional
         Expected reward of every offered action by a model that has not seen the row's reward. Estimators with
         ``needs_reward_model`` ask for it.
+    cluster : ndarray of int64, shape (m,), optional
+        Group of every offered action, from 0, for ``MIPS``: actions of one group are told apart by nothing that moves
+        the reward. Without it each action is a group of its own.
+    estimated : bool
+        Whether ``logged`` was estimated (``training.evaluation.propensity``) and not logged. What is computed of such
+        rows carries the flag, and the gate refuses it unless it is allowed to.
 
     Raises
     ------
@@ -56,6 +62,8 @@ class LoggedRows:
     logged: Float64
     target: Float64
     q_hat: Float64 | None = None
+    cluster: Int64 | None = None
+    estimated: bool = False
 
     def __post_init__(self) -> None:
         n, m = len(self.reward), len(self.logged)
@@ -63,15 +71,21 @@ class LoggedRows:
             raise ValueError("reward is empty: there is nothing to evaluate on; widen the window")
         if len(self.starts) != n + 1 or self.starts[0] != 0 or self.starts[-1] != m or (np.diff(self.starts) < 1).any():
             raise ValueError(f"starts must rise from 0 to {m} in {n} steps of at least 1")
-        per_action = {"target": self.target} | ({} if self.q_hat is None else {"q_hat": self.q_hat})
+        given = {"target": self.target, "q_hat": self.q_hat, "cluster": self.cluster}
+        per_action = {name: array for name, array in given.items() if array is not None}
         for name, array in per_action.items():
             if array.shape != (m,):
                 raise ValueError(
                     f"{name} has shape {array.shape}, logged has ({m},); give one number per offered action"
                 )
         for name, array in {"reward": self.reward, "logged": self.logged, **per_action}.items():
-            if not np.isfinite(array).all():
+            # A sum is finite only if all of it is, and costs a fraction of the test; one that overflows is looked into.
+            with np.errstate(over="ignore", invalid="ignore"):
+                suspect = not np.isfinite(array.sum())
+            if suspect and not np.isfinite(array).all():
                 raise ValueError(f"{name}[{int(np.argmin(np.isfinite(array)))}] is not a finite number")
+        if self.cluster is not None and self.cluster.min() < 0:
+            raise ValueError(f"cluster has {int(self.cluster.min())}; number the groups of actions from 0")
         if (
             self.chosen.shape != (n,)
             or (self.chosen < self.starts[:-1]).any()
@@ -98,11 +112,36 @@ class LoggedRows:
         return self.target[self.chosen] / self.propensity
 
     @cached_property
+    def weight_facts(self) -> tuple[float, float, float]:
+        """Effective sample size ``(sum w)^2 / sum w^2`` (Kish; 0 where no row has weight), greatest and mean weight."""
+        w = self.weights
+        return effective_sample_size(w), float(w.max()), float(w.sum()) / len(w)
+
+    @cached_property
+    def every_weight(self) -> Float64:
+        """The weight that each row would have had, had this action been drawn, shape (m,); 0 where it could not be."""
+        return np.divide(self.target, self.logged, out=np.zeros_like(self.target), where=self.logged > 0.0)
+
+    @cached_property
     def model(self) -> Float64:
         """``q_hat``, for estimators that cannot do without; raises ``ValueError`` where there is none."""
         if self.q_hat is None:
             raise ValueError("this estimator needs q_hat; fit one with training.evaluation.reward_model.cross_fit")
         return self.q_hat
+
+    @cached_property
+    def direct(self) -> Float64:
+        """What the reward model expects of the target policy in each row, ``sum_a pi(a) q_hat(a)``, shape (n,)."""
+        actions = len(self.target) // len(self)
+        if (np.diff(self.starts) == actions).all():  # as many actions in each row: no product is held in memory
+            sums: Float64 = np.einsum("ij,ij->i", self.target.reshape(-1, actions), self.model.reshape(-1, actions))
+            return sums
+        return self.row_sums(self.target * self.model)
+
+    @cached_property
+    def residual(self) -> Float64:
+        """By how much each row's reward exceeds what the model expected of the chosen action, shape (n,)."""
+        return self.reward - self.model[self.chosen]
 
     def row_sums(self, values: Float64) -> Float64:
         """Sum a per-action array within each row, shape (n,)."""
@@ -126,3 +165,13 @@ class Estimator(Protocol):
         that is not a mean of independent terms gives its linearisation, so that intervals and paired
         differences are made in one way for all of them.
         """
+
+
+def effective_sample_size(weights: Float64) -> float:
+    """Return Kish's ``(sum w)^2 / sum w^2``; 0 where no row has weight.
+
+    >>> effective_sample_size(np.array([1.0, 1.0, 0.0, 0.0]))
+    2.0
+    """
+    squares = float(weights @ weights)
+    return float(weights.sum()) ** 2 / squares if squares > 0.0 else 0.0

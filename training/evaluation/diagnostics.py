@@ -1,4 +1,4 @@
-"""Whether a log can say anything about a policy: support, and a self-test of the logged propensities."""
+"""Whether a log can say anything about a policy: support, overlap, and a self-test of the logged propensities."""
 
 from __future__ import annotations
 
@@ -18,6 +18,38 @@ def unsupported_mass(rows: LoggedRows) -> float:
     About these the log knows nothing: every estimate by weights counts their reward as 0.
     """
     return float(np.where(rows.logged == 0.0, rows.target, 0.0).sum() / len(rows))
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How far the target policy is from the one that logged.
+
+    Attributes
+    ----------
+    total_variation : float
+        Mean over rows of ``sum_a |pi(a) - p(a)| / 2``, in [0, 1]: the share of decisions that would have been others.
+    kl : float
+        Mean over rows of ``sum_a pi(a) ln(pi(a) / p(a))``, in nats; infinite where support is missing.
+    """
+
+    total_variation: float
+    kl: float
+
+
+def divergence(rows: LoggedRows) -> Divergence:
+    """Return the mean divergence of the target policy from the logging policy.
+
+    >>> rows = LoggedRows(starts=np.array([0, 2]), chosen=np.array([0]), reward=np.array([1.0]),
+    ...     logged=np.array([0.5, 0.5]), target=np.array([0.9, 0.1]))
+    >>> found = divergence(rows)
+    >>> round(found.total_variation, 3), round(found.kl, 3)
+    (0.4, 0.368)
+    """
+    used = rows.target > 0.0
+    target, logged = rows.target[used], rows.logged[used]
+    with np.errstate(divide="ignore"):  # an action that could not have been drawn: infinitely far
+        kl = float((target * np.log(target / logged)).sum()) / len(rows)
+    return Divergence(float(np.abs(rows.target - rows.logged).sum()) / (2.0 * len(rows)), max(kl, 0.0))
 
 
 @dataclass(frozen=True)

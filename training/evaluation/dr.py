@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from training.evaluation.base import Float64, LoggedRows
+from training.evaluation.base import Float64
+from training.evaluation.weighted import Weighted
 
 
-class DoublyRobust:
+class DoublyRobust(Weighted):
     """The direct method, put right by the weighted residuals of the reward model.
 
     ``mean( sum_a pi(a) q_hat(a) + w (r - q_hat(chosen)) )``. Propensities are logged exactly, so it is unbiased
@@ -20,7 +21,6 @@ class DoublyRobust:
     name: ClassVar[str] = "dr"
     needs_reward_model: ClassVar[bool] = True
 
-    def contributions(self, rows: LoggedRows) -> Float64:
-        """Return the terms of the mean; see ``Estimator.contributions``."""
-        direct = rows.row_sums(rows.target * rows.model)
-        return direct + rows.weights * (rows.reward - rows.model[rows.chosen])
+    def weight(self, w: Float64) -> Float64:
+        """Return w."""
+        return w

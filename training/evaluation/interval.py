@@ -1,17 +1,18 @@
-"""From contributions to an estimate with an interval.
+"""From the terms of a mean to an interval, and the simplest way: the normal one.
 
-The intervals are normal ones: they rest on the central limit theorem, and are too narrow where a few rows carry
-most of the weight. The effective sample size stands beside them for that reason, and the gate asks for it.
+Every way to an interval is a file of its own, and stands in ``INTERVALS`` of ``training.evaluation.intervals``.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import ClassVar, Protocol
 
 import numpy as np
 
-from training.evaluation.base import Estimator, Float64, LoggedRows
+from training.evaluation.base import Float64
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,66 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Support:
+    """What is known of the terms of a mean before any of them is seen.
+
+    Attributes
+    ----------
+    low, high : float
+        No term lies outside; infinite where there is no such end. See ``training.evaluation.support``.
+    mean_low, mean_high : float
+        Nor does the true mean lie outside these: the range of the reward, or of the difference of two rewards.
+    """
+
+    low: float = -np.inf
+    high: float = np.inf
+    mean_low: float = -np.inf
+    mean_high: float = np.inf
+
+    @property
+    def mirrored(self) -> Support:
+        """That of the terms with their signs changed: an upper bound is the lower bound of these."""
+        return Support(-self.high, -self.low, -self.mean_high, -self.mean_low)
+
+
+class IntervalMethod(Protocol):
+    """One way from terms to an interval. The contract suite ``tests/contract/test_intervals.py`` finds every one."""
+
+    name: ClassVar[str]
+    #: Whether it may be looked at after every row, and the first look that suits be taken.
+    anytime: ClassVar[bool]
+
+    def interval(self, values: Float64, confidence: float, support: Support) -> Interval:
+        """Return the mean of independent values with its bounds.
+
+        Parameters
+        ----------
+        values : ndarray of float64, shape (n,)
+            In the order of time, which matters to methods that are ``anytime``.
+        confidence : float
+            Of each bound by itself, in (0.5, 1): 0.975 makes the usual two-sided interval of 95 %.
+        support : Support
+            What is known of the values. A method that needs an end and has none gives the mean's own range.
+        """
+
+
+def checked(confidence: float) -> float:
+    """Return the confidence of one bound; raises ``ValueError`` where it is none."""
+    if not 0.5 < confidence < 1.0:
+        raise ValueError(f"confidence of one bound must lie between 0.5 and 1, got {confidence}")
+    return confidence
+
+
+def mean_and_error(values: Float64) -> tuple[float, float]:
+    """Return the mean of independent values and its standard error, infinite for a single one."""
+    n, mean = len(values), float(values.mean())
+    if n == 1:
+        return mean, float("inf")
+    apart = values - mean
+    return mean, math.sqrt(float(apart @ apart) / (n - 1) / n)
+
+
 def mean_interval(values: Float64, confidence: float) -> Interval:
     """Return the mean of independent values with normal bounds.
 
@@ -49,89 +110,21 @@ def mean_interval(values: Float64, confidence: float) -> Interval:
     >>> round(interval.value, 3), round(interval.low, 3), round(interval.high, 3)
     (0.5, -0.066, 1.066)
     """
-    if not 0.5 < confidence < 1.0:
-        raise ValueError(f"confidence of one bound must lie between 0.5 and 1, got {confidence}")
-    n = len(values)
-    mean = float(values.mean())
-    error = float(values.std(ddof=1)) / n**0.5 if n > 1 else float("inf")
-    reach = NormalDist().inv_cdf(confidence) * error
-    return Interval(mean, error, mean - reach, mean + reach)
+    reach = NormalDist().inv_cdf(checked(confidence))
+    mean, error = mean_and_error(values)
+    return Interval(mean, error, mean - reach * error, mean + reach * error)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What an estimator says of a policy, and how much it had to go by.
+class Normal:
+    """Mean plus and minus so many standard errors: for one look at many rows.
 
-    Attributes
-    ----------
-    value : float
-        Estimated mean reward.
-    standard_error, low, high : float
-        See ``Interval``; the bounds are those of the two-sided interval asked for.
-    n : int
-        Number of rows.
-    effective_sample_size : float
-        ``(sum w)^2 / sum w^2`` (Kish): of how many equally weighted rows the estimate is worth.
-    max_weight, mean_weight : float
-        Of the importance weights; the mean is 1 in expectation where the target policy has full support.
+    It rests on the central limit theorem, and is too narrow where a few rows carry most of the weight. The effective
+    sample size stands beside every estimate for that reason, and the gate asks for it. Needs no range.
     """
 
-    value: float
-    standard_error: float
-    low: float
-    high: float
-    n: int
-    effective_sample_size: float
-    max_weight: float
-    mean_weight: float
+    name: ClassVar[str] = "normal"
+    anytime: ClassVar[bool] = False
 
-
-def estimate(estimator: Estimator, rows: LoggedRows, confidence: float = 0.95) -> Estimate:
-    """Apply an estimator; ``confidence`` is that of the two-sided interval."""
-    interval = mean_interval(estimator.contributions(rows), (1.0 + confidence) / 2.0)
-    w = rows.weights
-    return Estimate(
-        interval.value,
-        interval.standard_error,
-        interval.low,
-        interval.high,
-        len(rows),
-        effective_sample_size(w),
-        float(w.max()),
-        float(w.mean()),
-    )
-
-
-def difference(estimator: Estimator, candidate: LoggedRows, champion: LoggedRows, confidence: float) -> Interval:
-    """Return by how much the candidate is better, with one-sided bounds.
-
-    Both are estimated on the same rows and subtracted row by row: what the rows have in common cancels, and the
-    interval is that of the difference, not of two separate estimates.
-
-    Parameters
-    ----------
-    estimator
-        The estimator.
-    candidate, champion
-        The same logged rows with the probabilities of one and of the other policy.
-    confidence
-        Of each bound by itself, in (0.5, 1).
-
-    Raises
-    ------
-    ValueError
-        The two are not made of the same rows.
-    """
-    if not (np.array_equal(candidate.chosen, champion.chosen) and np.array_equal(candidate.reward, champion.reward)):
-        raise ValueError("candidate and champion must be evaluated on the same rows")
-    return mean_interval(estimator.contributions(candidate) - estimator.contributions(champion), confidence)
-
-
-def effective_sample_size(weights: Float64) -> float:
-    """Return Kish's ``(sum w)^2 / sum w^2``; 0 where no row has weight.
-
-    >>> effective_sample_size(np.array([1.0, 1.0, 0.0, 0.0]))
-    2.0
-    """
-    squares = float(weights @ weights)
-    return float(weights.sum()) ** 2 / squares if squares > 0.0 else 0.0
+    def interval(self, values: Float64, confidence: float, support: Support) -> Interval:
+        """Return the normal interval; see ``IntervalMethod.interval``."""
+        return mean_interval(values, confidence)

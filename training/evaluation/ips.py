@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from training.evaluation.base import Float64, LoggedRows
+from training.evaluation.base import Float64
+from training.evaluation.weighted import Weighted
 
 
-class IPS:
+class IPS(Weighted):
     """Mean of ``w r``: unbiased wherever the logging policy could draw all that the target policy would.
 
     >>> import numpy as np
+    >>> from training.evaluation.base import LoggedRows
     >>> rows = LoggedRows(starts=np.array([0, 2, 4]), chosen=np.array([0, 3]), reward=np.array([1.0, 1.0]),
     ...     logged=np.array([0.5, 0.5, 0.8, 0.2]), target=np.array([1.0, 0.0, 0.9, 0.1]))
     >>> IPS().contributions(rows).tolist()
@@ -23,6 +25,6 @@ class IPS:
     name: ClassVar[str] = "ips"
     needs_reward_model: ClassVar[bool] = False
 
-    def contributions(self, rows: LoggedRows) -> Float64:
-        """Return ``w_i r_i``; see ``Estimator.contributions``."""
-        return rows.weights * rows.reward
+    def weight(self, w: Float64) -> Float64:
+        """Return w."""
+        return w

@@ -12,9 +12,10 @@ from engine.recommender.likelihood import Likelihood, likelihood
 from engine.recommender.policy import RecommenderPolicy
 from engine.records import Feedback
 from training.evaluation import SLATE_ESTIMATORS
-from training.evaluation.base import Float64, LoggedRows
+from training.evaluation.base import Float64, LoggedRows, effective_sample_size
 from training.evaluation.diagnostics import WeightTest, unsupported_mass, weight_test
-from training.evaluation.interval import Estimate, effective_sample_size, mean_interval
+from training.evaluation.estimate import Estimate
+from training.evaluation.interval import mean_interval
 from training.evaluation.slates import LoggedSlates
 
 #: Ranks that fewer lists have than this share say little, and are left out of the effective sample size.

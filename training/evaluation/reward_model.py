@@ -7,17 +7,23 @@ in its own prediction, and the residuals are honest.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 
 import numpy as np
 
 from engine.config import DecisionPoint
-from engine.oracles import LinearLearner
+from engine.oracles import LinearLearner, Oracle
+from training.config import LightGBMConfig, OracleName, RewardModelName
 from training.dataset import Dataset
 from training.evaluation.base import Float64, Int64
 from training.evaluation.target import chunks
+from training.fit import FITTERS
 
 FOLDS = 5
+_TREES = LightGBMConfig()
+#: From rows to what predicts others, with the ids of the actions that it knows.
+RewardModel = Callable[[Dataset, DecisionPoint, LightGBMConfig, int], tuple[Oracle, Sequence[str]]]
 
 
 def folds_of(rows: Dataset, folds: int = FOLDS) -> Int64:
@@ -26,32 +32,64 @@ def folds_of(rows: Dataset, folds: int = FOLDS) -> Int64:
     return np.fromiter((int.from_bytes(digest, "big") % folds for digest in digests), np.int64, len(rows))
 
 
-def cross_fit(rows: Dataset, point: DecisionPoint, folds: int = FOLDS) -> Float64:
-    """Return the expected reward of every offered action, shape (m,).
+def _ridge(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> tuple[Oracle, Sequence[str]]:
+    settings = point.policy.regression
+    learner = LinearLearner(train.width, ridge=settings.ridge, max_actions=settings.max_actions)
+    learner.partial_fit(train.chosen_matrix(), train.chosen_actions(), train.reward)
+    return learner.oracle(), learner.vocabulary
 
-    The model is a ridge regression for each action (``engine.oracles.LinearLearner`` with the point's ridge, if
-    its oracle is linear too, and without forgetting, since all rows count alike here).
+
+def _by(fitter: OracleName) -> RewardModel:
+    """Return the reward model that an oracle of training is."""
+
+    def fit(train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> tuple[Oracle, Sequence[str]]:
+        fitted = FITTERS[fitter](train, point, config, seed)
+        return fitted.oracle, fitted.vocabulary
+
+    return fit
+
+
+#: By the name that ``retraining.reward_model`` gives. ``ridge`` is a ridge regression for each action
+#: (``engine.oracles.LinearLearner`` with the point's ridge, if its oracle is linear too) without forgetting, since all
+#: rows count alike here; ``configured`` whatever oracle the point has, as it learns; ``lightgbm`` boosted trees.
+REWARD_MODELS: dict[RewardModelName, RewardModel] = {
+    "ridge": _ridge,
+    "configured": _by("configured"),
+    "lightgbm": _by("lightgbm"),
+}
+
+
+def cross_fit(
+    rows: Dataset,
+    point: DecisionPoint,
+    folds: int = FOLDS,
+    *,
+    model: RewardModelName = "ridge",
+    lightgbm: LightGBMConfig = _TREES,
+    seed: int = 0,
+) -> Float64:
+    """Return the expected reward of every offered action, shape (m,).
 
     Parameters
     ----------
     rows
         The rows that are evaluated on; nothing else is learned from.
     point
-        The decision point, for the strength of the ridge.
+        The decision point.
     folds
         How many; a row is predicted by what was learned from the others.
+    model
+        Which of ``REWARD_MODELS``.
+    lightgbm, seed
+        Of ``lightgbm``.
     """
     q_hat = np.empty(int(rows.starts[-1]))
     fold = folds_of(rows, folds)
-    settings = point.policy.regression
     for k in np.unique(fold):
-        learner = LinearLearner(rows.width, ridge=settings.ridge, max_actions=settings.max_actions)
-        others = rows.rows(fold != k)
-        learner.partial_fit(others.chosen_matrix(), others.chosen_actions(), others.reward)
-        model = learner.oracle()
+        oracle, vocabulary = REWARD_MODELS[model](rows.rows(fold != k), point, lightgbm, seed)
         mine = rows.rows(fold == k)
         predicted = np.empty(int(mine.starts[-1]))
         for flat, part in chunks(mine):
-            predicted[flat] = model.predict(part.pairs(), part.codes(learner.vocabulary))
+            predicted[flat] = oracle.predict(part.pairs(), part.codes(vocabulary))
         q_hat[np.repeat(fold == k, np.diff(rows.starts))] = predicted
     return q_hat
