@@ -24,6 +24,7 @@ from streaming.log import Log
 from streaming.opening import attach, begun
 from streaming.options import shortened
 from streaming.processes import examine_processes
+from streaming.spool import QUEUE, oldest_ms
 from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, GENERATIONS, JOIN, OUTCOMES, SHIPPING, topics
 from streaming.up import whereabouts
 from training.archive import ArchiveReader
@@ -120,7 +121,8 @@ def _spool(config: Config, settings: KafkaLogConfig, now_ms: int) -> Iterator[Fi
         return
     try:
         with closing(EmbeddedLog(config.spool_dir)) as spool:
-            waiting = lag(spool, SHIPPING, [DECISIONS, OUTCOMES])
+            waiting = lag(spool, SHIPPING, [QUEUE])
+            oldest = oldest_ms(spool, spool.committed(SHIPPING))
             used = spool.used_bytes()
     except LogError as error:
         yield Finding(Level.PROBLEM, subject, str(error))
@@ -131,8 +133,7 @@ def _spool(config: Config, settings: KafkaLogConfig, now_ms: int) -> Iterator[Fi
     if not count:
         yield Finding(Level.OK, subject, f"no record waits for the cluster; {room}")
         return
-    # Clients say the times of outcomes, which may be long ago.
-    age_s = (waiting[DECISIONS] if waiting[DECISIONS].records else waiting[OUTCOMES]).seconds(now_ms)
+    age_s = 0.0 if oldest is None else max(now_ms - oldest, 0) / 1_000
     words = f"{count} records wait for the cluster, the oldest for {ago(round(age_s * 1_000))}; {room}"
     if used > 0.9 * limit:
         advice = (

@@ -11,7 +11,8 @@ read to its end; it answers with feedback, exactly one for each decision. The ru
   does not count moves no clock: a client with a wrong clock cannot close the windows of others. What is dated too far
   ahead of the clock on the wall is refused, and moves no clock.
 - A decision that comes late, as from a server that was cut off for longer than the window, has its outcomes behind it:
-  its window stays open for ``window + grace`` after it came, ten minutes at most.
+  its window stays open for ``window + grace`` after it came, ten minutes at most, and ten seconds at least where it was
+  over already.
 - Feedback is given when the window closes, whatever the aggregation: given with the outcome it would reach the learner
   and the monitors before that of decisions without one, and a selection of successes would look like a change.
 - ``first`` takes the first outcome in the order of the log; later ones are surplus.
@@ -55,9 +56,9 @@ from streaming.wire import read_outcome
 _TIME_LIMIT_MS = 2**53  # 285,000 years: no sum of two such times overflows a record's field
 _VALUE_LIMIT = 1e100  # no sum of such values overflows
 _PARKED_MS = 86_400_000
-#: So long at most the outcomes of a decision that came late are waited for: servers ship what they kept in its order,
-#: as fast as they can.
-LATE_PATIENCE_MS = 600_000
+#: So long at least, and at most, a decision that came after its window waits for its outcomes: servers ship what they
+#: kept in its order, as fast as they can, and try again each second.
+LEAST_PATIENCE_MS, MOST_PATIENCE_MS = 10_000, 600_000
 
 
 class Source(Enum):
@@ -178,11 +179,10 @@ class Joiner:
         book.decisions += 1
         book.pending += 1
         span_ms = config.window + config.grace
-        late_ms = self._watermark + (span_ms if span_ms < LATE_PATIENCE_MS else LATE_PATIENCE_MS)
         due_ms = time_ms + span_ms
-        opened = Entry(
-            JOIN_STAGE_OPEN, due_ms if due_ms > late_ms else late_ms, self._names[point], time_ms, record.value
-        )
+        if due_ms < self._watermark + span_ms:
+            due_ms = self._patience_end(due_ms, span_ms)
+        opened = Entry(JOIN_STAGE_OPEN, due_ms, self._names[point], time_ms, record.value)
         self._state.add(key, opened, entry)
         if entry is not None:
             opened.not_before_ms = entry.due_ms
@@ -287,6 +287,13 @@ class Joiner:
         self._decided_ms, self._reported_ms = head.decisions_ms, head.outcomes_ms
         self._watermark = min(head.decisions_ms, head.outcomes_ms)
         self._state.restore(head, changes, self._names, self._revise)
+
+    def _patience_end(self, due_ms: int, span_ms: int) -> int:
+        """Return when the window of a decision closes that was read after the clock had passed its time."""
+        patience_ms = min(span_ms, MOST_PATIENCE_MS)
+        if due_ms <= self._watermark:
+            patience_ms = max(patience_ms, LEAST_PATIENCE_MS)
+        return max(due_ms, self._watermark + patience_ms)
 
     def _join(self, key: bytes, entry: Entry, outcome: Outcome, identity: str, record: Record) -> None:
         """Give a sound outcome to its decision, unless it has it."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from streaming.log import Log, Message, Record
 from streaming.spool import Spool
+from streaming.topics import DECISIONS
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +34,10 @@ class _Parcel:
 class Shipping:
     """The one thread of serving that talks to the cluster; nobody ever waits for it longer than a patience.
 
-    Records of a key arrive in the order in which they were appended: while any wait in the spool, later ones go
-    behind them. A record may arrive twice, as when the process ends, or an answer is lost, between its arrival and
-    the note of it; the join knows decisions by their id and outcomes by theirs, and takes each once.
+    Records of a key arrive in the order in which they were appended, and an outcome after its decision: while any wait
+    in the spool, later ones go behind them. A record may arrive twice, as when the process ends, or an answer is lost,
+    between its arrival and the note of it; the join knows decisions by their id and outcomes by theirs, and takes each
+    once.
 
     Parameters
     ----------
@@ -155,7 +157,12 @@ class Shipping:
             self._spool.tidy()
             return 0
         try:
-            self._cluster.append([_message(record) for record in records])
+            # Outcomes when their decisions have arrived: of one append a part may arrive long before the rest, and the
+            # join can wait for the outcomes of a decision far better than for the decision of an outcome.
+            for of_decisions in (True, False):
+                messages = [_message(record) for record in records if (record.topic == DECISIONS) == of_decisions]
+                if messages:
+                    self._cluster.append(messages)
         except BaseException:
             self._spool.put_back()
             raise

@@ -13,13 +13,19 @@ from pathlib import Path
 from engine.errors import LogError
 from streaming.embedded import EmbeddedLog
 from streaming.embedded_consumer import EmbeddedConsumer
-from streaming.log import Message, Record, Topic, TopicPartition
-from streaming.topics import DECISIONS, OUTCOMES, SERVING, SHIPPING
+from streaming.log import Log, Message, Record, Topic, TopicPartition
+from streaming.topics import DECISIONS, SERVING, SHIPPING
 
 logger = logging.getLogger(__name__)
 
-#: One partition each: the order of a key is that of the topic, and the cluster may have any number of partitions.
-_TOPICS = [Topic(name, SERVING, 1) for name in (DECISIONS, OUTCOMES)]
+#: One queue for the records of all topics, in the order in which they were made: an outcome never overtakes its
+#: decision, however long the spool is. The cluster may have any number of partitions.
+QUEUE = "queue"
+_WHERE = TopicPartition(QUEUE, 0)
+#: Tells of which topic a record is.
+_TOPIC = "leeway-topic"
+#: So far a decision is looked for, to tell the age of what waits.
+_LOOK = 1_000
 #: What was shipped is removed in portions: a removal waits for the disk, and the writer for the removal.
 _REMOVE_AFTER = 5_000
 _REMOVE_AFTER_BYTES = 8_388_608
@@ -98,11 +104,11 @@ class Spool:
                 f"{self._directory}: the spool is full: {self._waiting} records wait for the cluster and take {used} "
                 f"of {self._max_bytes} bytes; mend the cluster or the way to it, or raise log.spool_max_bytes"
             )
-        self._files.log.append(messages)
+        self._files.log.append([_queued(message) for message in messages])
         self._waiting += len(messages)
 
     def take(self, max_records: int) -> list[Record]:
-        """Return the next records in the order of each topic; none: all were taken."""
+        """Return the next records in the order in which they were appended; none: all were taken."""
         files = self._files
         try:
             records = files.consumer.poll(max_records)
@@ -114,7 +120,7 @@ class Spool:
                 return []  # they were moved aside meanwhile
             self._taken = len(records)
         self._removable_bytes += sum(len(record.value or b"") for record in records)
-        return records
+        return [_restored(record) for record in records]
 
     def put_back(self) -> None:
         """Say that what was taken did not arrive: it is taken again."""
@@ -159,8 +165,14 @@ class Spool:
     def newest(self, topic: str, count: int) -> list[bytes]:
         """Return the values of the last ``count`` records of a topic that are still here, shipped or not."""
         log = self._files.log
-        (end,) = log.ends(topic).values()
-        return [r.value for r in log.read(topic, 0, max(0, end - count), count) if r.value is not None]
+        (end,) = log.ends(QUEUE).values()
+        found: list[bytes] = []
+        while end > 0 and len(found) < count:
+            start = max(0, end - count)
+            records = map(_restored, log.read(QUEUE, 0, start, end - start))
+            found = [r.value for r in records if r.topic == topic and r.value is not None] + found
+            end = start
+        return found[-count:]
 
     def used_bytes(self) -> float:
         """Return how many bytes of the disk are in use; NaN where that cannot be read."""
@@ -170,20 +182,17 @@ class Spool:
             return math.nan
 
     def oldest_ms(self) -> int | None:
-        """Return the time of the oldest record that waits: of a decision if there is one; ``None``: nothing waits.
-
-        Clients say the times of outcomes, which may be long ago.
-        """
+        """Return the time of the oldest record that waits; ``None``: nothing waits, or it cannot be read."""
         if not self._waiting:
             return None
         try:
-            for topic in _TOPICS:
-                where = TopicPartition(topic.name, 0)
-                for record in self._files.log.read(topic.name, 0, self._shipped.get(where, 0), 1):
-                    return record.timestamp_ms
+            first = [
+                _restored(record) for record in self._files.log.read(QUEUE, 0, self._shipped.get(_WHERE, 0), _LOOK)
+            ]
         except LogError:
-            pass  # who appends or takes meets it too, and says it
-        return None
+            return None  # who appends or takes meets it too, and says it
+        times = [record.timestamp_ms for record in first if record.topic == DECISIONS]
+        return next(iter(times or [record.timestamp_ms for record in first]), None)
 
     def close(self) -> None:
         """Close the files; what waits is there for the next process."""
@@ -192,10 +201,10 @@ class Spool:
     def _open(self) -> _Files:
         log = EmbeddedLog(self._directory, fsync=self._fsync)
         try:
-            log.create(_TOPICS)
-            consumer = log.consumer(SHIPPING, [topic.name for topic in _TOPICS])
+            log.create([Topic(QUEUE, SERVING, 1)])
+            consumer = log.consumer(SHIPPING, [QUEUE])
             consumer.poll(0)
-            if len(consumer.assignment()) < len(_TOPICS):
+            if not consumer.assignment():
                 raise LogError(f"{self._directory}: another process ships from this spool; stop it, and try again")
             self._shipped = consumer.position()
             self._waiting = sum(consumer.lag().values())
@@ -233,6 +242,27 @@ class Spool:
         )  # fmt: skip
         self._taken = self._waiting = self._removable = self._removable_bytes = 0
         self._files = self._open()
+
+
+def oldest_ms(log: Log, shipped: Mapping[TopicPartition, int]) -> int | None:
+    """Return the time of the oldest record of a spool that waits: of a decision if there is one near its beginning.
+
+    Clients say the times of outcomes, which may be long ago. ``shipped`` is how far it was shipped.
+    """
+    first = [_restored(record) for record in log.read(QUEUE, 0, shipped.get(_WHERE, 0), _LOOK)]
+    decided = [record.timestamp_ms for record in first if record.topic == DECISIONS]
+    return next(iter(decided or [record.timestamp_ms for record in first]), None)
+
+
+def _queued(message: Message) -> Message:
+    headers = ((_TOPIC, message.topic.encode()), *message.headers)
+    return Message(QUEUE, message.key, message.value, message.timestamp_ms, headers)
+
+
+def _restored(record: Record) -> Record:
+    """Return a record of the queue as one of its own topic."""
+    (_, topic), *headers = record.headers
+    return record._replace(topic=(topic or b"").decode(), headers=tuple(headers))
 
 
 def _is_damage(error: LogError) -> bool:

@@ -25,6 +25,7 @@ from engine.records import (
 )
 from streaming.dead_letters import REASONS, dead_letter, original, read_letter, reason_name, scan
 from streaming.embedded import EmbeddedLog
+from streaming.join import LEAST_PATIENCE_MS
 from streaming.joiner import JoinerRole
 from streaming.letter_replay import new_letters, remember, replay
 from streaming.log import Message, Record, Topic, TopicPartition
@@ -266,7 +267,7 @@ def test_a_replay_of_a_decision_long_after_its_window_has_its_true_reward(log: E
     with joining(log, {"page": point, "offers": point}, clock):
         assert all_of(log) == 2
     assert contents(log, FEEDBACK) == []
-    clock.now_ms += 1_000  # it came late: the window is open for as long again
+    clock.now_ms += LEAST_PATIENCE_MS  # it came late: the window is open for so long again
     with joining(log, {"page": point, "offers": point}, clock):
         pass
     feedback = [Feedback.FromString(value or b"") for _, _, _, value, _ in contents(log, FEEDBACK)]

@@ -24,7 +24,7 @@ from engine.records import (
 )
 from streaming.changelog import HEAD_KEY
 from streaming.cold import ColdTable
-from streaming.join import LATE_PATIENCE_MS, Joiner, Source
+from streaming.join import LEAST_PATIENCE_MS, MOST_PATIENCE_MS, Joiner, Source
 from streaming.pending import Pending
 from tests.streaming.joining import (
     GRACE,
@@ -275,16 +275,16 @@ def test_a_decision_that_comes_late_waits_for_its_outcomes_that_come_behind_it()
     joiner = Joiner(POINTS)
     # A server was cut off from the log; by the clock of others, the window is over when it has its way again.
     feed(joiner, *ends(5_000))
-    assert not feed(joiner, decision(), *ends(5_109)).feedback
-    assert [f.reward for f in feed(joiner, outcome(0.25), *ends(5_110)).feedback] == [0.25]
+    assert not feed(joiner, decision(), *ends(5_000 + LEAST_PATIENCE_MS - 1)).feedback
+    assert [f.reward for f in feed(joiner, outcome(0.25), *ends(5_000 + LEAST_PATIENCE_MS)).feedback] == [0.25]
 
 
 def test_a_decision_that_comes_late_is_waited_for_ten_minutes_at_most() -> None:
     week = 7 * 86_400_000
     joiner = Joiner({"first": RewardConfig(window=week, grace=0)})
     feed(joiner, *ends(2 * week))
-    assert not feed(joiner, decision("first"), *ends(2 * week + LATE_PATIENCE_MS - 1)).feedback
-    assert len(feed(joiner, *ends(2 * week + LATE_PATIENCE_MS)).feedback) == 1
+    assert not feed(joiner, decision("first"), *ends(2 * week + MOST_PATIENCE_MS - 1)).feedback
+    assert len(feed(joiner, *ends(2 * week + MOST_PATIENCE_MS)).feedback) == 1
 
 
 # ---- state
@@ -380,7 +380,9 @@ class Reference:
         span = self.span(known.decision.decision_point)
         if known.closed_at is not None:
             return max(known.closed_at + span, known.deadline)
-        return max(known.decision.time_ms + span, known.came_at + min(span, LATE_PATIENCE_MS))
+        due = known.decision.time_ms + span
+        least = LEAST_PATIENCE_MS if due <= known.came_at else 0
+        return max(due, known.came_at + min(max(span, least), MOST_PATIENCE_MS))
 
     def decide(self, item: Decision) -> None:
         if item.decision_point not in self.points:

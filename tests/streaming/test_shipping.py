@@ -178,6 +178,34 @@ def test_nothing_is_lost_or_out_of_order_while_the_cluster_comes_and_goes(world:
     assert world.errors >= 6
 
 
+def test_no_outcome_arrives_before_its_decision_although_there_are_few_and_the_cluster_fails(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH", 20)
+    arrived: list[tuple[str, bytes | None]] = []
+    failing = iter([False, True, False, False, True, True] * 100)
+
+    def append(messages: Sequence[Message]) -> None:
+        if next(failing, False):
+            arrived.extend((m.topic, m.key) for m in messages[: len(messages) // 2])  # a part of them had arrived
+            raise LogError("the leader of a partition is away")
+        arrived.extend((m.topic, m.key) for m in messages)
+
+    monkeypatch.setattr(world.cluster, "append", append)
+    world.cluster.away = True
+    with world.shipping() as shipping:
+        for n in range(500):
+            shipping.append([message_of(Decision(decision_id=f"d{n}", time_ms=n))])
+            if n % 10 == 9:
+                shipping.append([message_of(Outcome(decision_id=f"d{n - 9}", time_ms=n, value=1.0))])
+        world.cluster.away = False
+        world.drained()
+    first = {where: at for at, where in reversed(list(enumerate(arrived)))}
+    outcomes = [key for topic, key in first if topic == OUTCOMES]
+    assert len(outcomes) == 50
+    assert all(first[DECISIONS, key] < first[OUTCOMES, key] for key in outcomes)
+
+
 def test_a_cluster_in_good_health_needs_no_spool(world: World) -> None:
     with world.shipping(patience_s=LONG_S) as shipping:
         shipping.append(decisions(0))  # perhaps before the thread is ready
