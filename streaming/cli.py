@@ -36,8 +36,10 @@ from streaming.options import (
     print_json,
 )
 from streaming.rollout import rollout
+from streaming.server_options import Reach, server_options
 from streaming.shift import shift
 from streaming.simulate import simulate
+from streaming.token_command import token
 from streaming.train_recommender import train_recommender
 
 
@@ -119,9 +121,19 @@ def serve(config_path: Path) -> None:
     hold_lifeline()
     hold_role(config, "serve")
 
-    def ready(port: int, metrics_port: int) -> None:
-        announce(config, "serve", host=config.serving.host, port=port, metrics_port=metrics_port)
-        click.echo(f"serving on {config.serving.host}:{port}, metrics on :{metrics_port}/metrics", err=True)
+    def ready(process: serving.ServingProcess) -> None:
+        said = config.serving
+        admin = f"{said.admin_host or said.host}:{process.admin_port}"
+        announce(
+            config,
+            "serve",
+            host=said.host,
+            port=process.port,
+            admin=admin,
+            health_port=process.health_port,
+            metrics_port=process.metrics_port,
+        )
+        click.echo(f"serving on {said.host}:{process.port}, metrics on :{process.metrics_port}/metrics", err=True)
 
     serving.run(config, ready)
     withdraw(config, "serve")
@@ -280,10 +292,11 @@ def retrain(
 
 @main.command()
 @config_option
-@click.option("--target", help="host:port of the server; default: the one of this configuration.")
+@click.option("--target", help="host:port of the admin service; default: the one of this configuration.")
+@server_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @actionable
-def status(config_path: Path, target: str | None, as_json: bool) -> None:
+def status(config_path: Path, target: str | None, reach: Reach, as_json: bool) -> None:
     """Ask the running server for its state."""
     import grpc
     from google.protobuf.json_format import MessageToDict
@@ -296,8 +309,8 @@ def status(config_path: Path, target: str | None, as_json: bool) -> None:
     if target is None:
         if facts is None:
             raise LeewayError("no server runs for this configuration; start it with: leeway up")
-        target = f"{facts['host']}:{facts['port']}"
-    with grpc.insecure_channel(target) as channel:
+        target = str(facts["admin"])
+    with reach.channel(target, tls=config.serving.tls is not None) as channel:
         try:
             reply = admin_pb2_grpc.LeewayAdminStub(channel).GetStatus(admin_pb2.GetStatusRequest(), timeout=5.0)
         except grpc.RpcError as error:
@@ -385,6 +398,7 @@ for command in (
     rollout,
     catalogue,
     train_recommender,
+    token,
 ):
     main.add_command(command)
 
