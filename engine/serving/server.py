@@ -101,7 +101,8 @@ class Server:
         self._admin = admin
         self._health = _Health()
         self._names = [SERVICE, *(f"{SERVICE}/{point}" for point in points)]
-        self._certificate = None if config.tls is None else ServerCertificate(config.tls)
+        # One for each port: what has changed since the last handshake is counted for each of them.
+        self._certificates = [] if config.tls is None else [ServerCertificate(config.tls) for _ in range(2)]
         self._watcher = None if config.access_file is None else AccessWatcher(config.access_file, _LOOK_S)
         access = None if self._watcher is None else self._watcher.current
         self._guard = Guard(access, observer, AuditLog(config.audit_log), clock)
@@ -139,13 +140,11 @@ class Server:
         """Listen, become ready, and return the port; raises ``ConfigError`` where an address cannot be had."""
         config = self._config
         warn_of_open_doors(config)
-        credentials = None if self._certificate is None else self._certificate.credentials()
-        self.port = listen(self._server, config.host, config.port, credentials, "host/port")
+        mine, of_admin = [certificate.credentials() for certificate in self._certificates] or [None, None]
+        self.port = listen(self._server, config.host, config.port, mine, "host/port")
         if config.admin_port is not None:
             host = config.admin_host or config.host
-            self.admin_port = listen(
-                self._others["admin"], host, config.admin_port, credentials, "admin_host/admin_port"
-            )
+            self.admin_port = listen(self._others["admin"], host, config.admin_port, of_admin, "admin_host/admin_port")
         if config.health_port is not None:
             self.health_port = listen(self._others["health"], config.host, config.health_port, None, "health_port")
         if self._watcher is not None:

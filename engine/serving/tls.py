@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 class ServerCertificate:
-    """Gives gRPC the certificate for each new connection.
+    """Gives gRPC the certificate for each new connection to one port.
 
     Parameters
     ----------
