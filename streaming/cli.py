@@ -19,6 +19,7 @@ from rich.logging import RichHandler
 from engine import __version__
 from engine.errors import LeewayError
 from streaming.catalogue_command import catalogue
+from streaming.compiler_cache import warn_of_open_cache
 from streaming.config import config_schema, load_config
 from streaming.dlq import dlq
 from streaming.drift import drift
@@ -59,6 +60,7 @@ def main(verbose: bool) -> None:
     # It has ten errors a second while a broker is away; ours say the reason once for each attempt.
     logging.getLogger("kafka").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     logging.getLogger("streaming").setLevel(logging.DEBUG if verbose else logging.INFO)
+    warn_of_open_cache()
 
 
 @main.command()
