@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,8 @@ import yaml
 
 from engine.channel import tls_credentials
 from engine.client import LeewayClient
+from engine.config import TLSConfig
+from engine.serving.tls import ServerCertificate
 from tests.engine.serving.certificates import Authority
 from tests.integration.service import ACTIONS, CONTEXT, OFFERS, Service, leeway, running, settings
 
@@ -114,8 +118,6 @@ def test_check_says_who_may_call_and_create_refuses_what_is_no_entry(secured: Se
     assert refused.returncode == 2
     assert "tokens.0.hash: Field required" in refused.stderr
     assert leeway("token", "create", "two words", "--scope", "read").returncode == 2
-    assert leeway("token", "create", "shop").returncode == 2
-    assert leeway("token", "create", "shop", "--scope", "read", "--expires-in", "90").returncode == 2
     as_json = json.loads(leeway("token", "create", "shop", "--scope", "read", "--json").stdout)
     assert as_json["entry"]["points"] == "all"
     assert as_json["token"] not in json.dumps(as_json["entry"])
@@ -123,16 +125,10 @@ def test_check_says_who_may_call_and_create_refuses_what_is_no_entry(secured: Se
 
 def test_the_documented_commands_of_openssl_make_what_is_needed(tmp_path: Path) -> None:
     """docs/security.md makes certificates by openssl, which may not be on every machine."""
-    import shutil
-    import subprocess
-
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     text = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
     (commands,) = [block.partition("```")[0] for block in text.split("```sh\n")[1:] if "openssl req" in block]
     subprocess.run(["sh", "-eu", "-c", commands], cwd=tmp_path, env=dict(os.environ), check=True, capture_output=True)
-    from engine.config import TLSConfig
-    from engine.serving.tls import ServerCertificate
-
     config = TLSConfig(certificate=Path("server.pem"), key=Path("server.key"), client_ca=Path("ca.pem"))
     ServerCertificate(config.beside(tmp_path)).credentials()

@@ -129,7 +129,10 @@ def test_a_batch_with_one_foreign_request_is_refused_whole(lane: Lane) -> None:
 def test_a_limited_reporter_has_to_say_what_it_is_about(lane: Lane) -> None:
     silent = service_pb2.ReportRequest(decision_id="d1", value=1.0)
     with lane.as_caller(lane.file.tokens["report-these"]) as caller:
-        assert caller.code("Report", silent) is DENIED
+        with pytest.raises(grpc.RpcError) as refused:
+            caller.call("Report", silent)
+        assert refused.value.code() is DENIED
+        assert "name the one that this is about" in str(refused.value.details())
     with lane.as_caller(lane.file.tokens["report-all"]) as caller:
         assert caller.code("Report", silent) is OK
 
