@@ -25,11 +25,11 @@ from engine.serving.tls import ServerCertificate
 
 logger = logging.getLogger(__name__)
 
-_SERVICE = service_pb2.DESCRIPTOR.services_by_name["Leeway"]
-_ADMIN = admin_pb2.DESCRIPTOR.services_by_name["LeewayAdmin"]
+LEEWAY = service_pb2.DESCRIPTOR.services_by_name["Leeway"]
+LEEWAY_ADMIN = admin_pb2.DESCRIPTOR.services_by_name["LeewayAdmin"]
 _REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-SERVICE = _SERVICE.full_name
-ADMIN = _ADMIN.full_name
+SERVICE = LEEWAY.full_name
+ADMIN = LEEWAY_ADMIN.full_name
 #: Threads for who is not answered from the decision's threads.
 _FEW = 2
 #: Between two looks at the file of those who may call.
@@ -108,11 +108,13 @@ class Server:
         self._guard = Guard(access, observer, AuditLog(config.audit_log), clock)
         self._server = self._new_server(config.workers, "decide")
         self._others: dict[str, grpc.Server] = {}
-        service_pb2_grpc.add_LeewayServicer_to_server(self._guard.front(servicer, _SERVICE), self._server)
+        service_pb2_grpc.add_LeewayServicer_to_server(self._guard.front(servicer, LEEWAY), self._server)
         administered = self._server
         if config.admin_port is not None:
             administered = self._others["admin"] = self._new_server(_FEW, "admin")
-        admin_pb2_grpc.add_LeewayAdminServicer_to_server(self._guard.front(admin, _ADMIN, audited=True), administered)
+        admin_pb2_grpc.add_LeewayAdminServicer_to_server(
+            self._guard.front(admin, LEEWAY_ADMIN, audited=True), administered
+        )
         if config.health_port is not None:
             self._others["health"] = self._new_server(_FEW, "health")
         for server in (self._server, *self._others.values()):

@@ -18,7 +18,7 @@ from grpc_status import rpc_status
 from engine.api.leeway.v1 import admin_pb2, service_pb2
 from engine.channel import open_channel, tls_credentials
 from engine.serving.rules import RULES
-from engine.serving.server import _ADMIN, _SERVICE
+from engine.serving.server import LEEWAY, LEEWAY_ADMIN
 from tests.engine.recommender import shop
 from tests.engine.samples import NAME, TIME_MS, request
 from tests.engine.serving.certificates import Authority
@@ -205,7 +205,7 @@ def test_the_scheme_is_bearer_in_any_case(lane: Lane, header: str) -> None:
 
 
 def test_every_method_says_what_it_needs() -> None:
-    stated = {name for service in (_SERVICE, _ADMIN) for name in (method.full_name for method in service.methods)}
+    stated = {name for service in (LEEWAY, LEEWAY_ADMIN) for name in (method.full_name for method in service.methods)}
     assert stated <= RULES.keys()
     assert {name.rpartition(".")[2] for name in stated} == REQUESTS.keys() == NEEDS.keys()
 
