@@ -1,7 +1,8 @@
 """Known vulnerabilities among the pinned dependencies: ``python -m tests.dependency_audit``.
 
 Runs pip-audit over ``constraints.txt`` without installing anything. Exit status: 0 none known, or it could not be asked
-(offline, no pip-audit, an index without such data), which is said; 1 some are known; with ``--strict`` 2 where it could not be asked.
+(offline, no pip-audit, an index without such data), which is said; 1 some are known; with ``--strict`` 2 where it could
+not be asked.
 """
 
 from __future__ import annotations
