@@ -102,7 +102,7 @@ class Server:
         self._health = _Health()
         self._names = [SERVICE, *(f"{SERVICE}/{point}" for point in points)]
         # One for each port: what has changed since the last handshake is counted for each of them.
-        self._certificates = [] if config.tls is None else [ServerCertificate(config.tls) for _ in range(2)]
+        self._certificates = [None if config.tls is None else ServerCertificate(config.tls) for _ in range(2)]
         self._watcher = None if config.access_file is None else AccessWatcher(config.access_file, _LOOK_S)
         access = None if self._watcher is None else self._watcher.current
         self._guard = Guard(access, observer, AuditLog(config.audit_log), clock)
@@ -142,7 +142,7 @@ class Server:
         """Listen, become ready, and return the port; raises ``ConfigError`` where an address cannot be had."""
         config = self._config
         warn_of_open_doors(config)
-        mine, of_admin = [certificate.credentials() for certificate in self._certificates] or [None, None]
+        mine, of_admin = (None if one is None else one.credentials() for one in self._certificates)
         self.port = listen(self._server, config.host, config.port, mine, "host/port")
         if config.admin_port is not None:
             host = config.admin_host or config.host

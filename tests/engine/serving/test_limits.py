@@ -70,7 +70,8 @@ def test_an_outcome_with_a_long_id_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="33 characters, and is longer than 32") as refused:
         LIMITS.report(service_pb2.ReportRequest(**fields))
     assert refused.value.field == name
-    LIMITS.report(service_pb2.ReportRequest(**{"decision_id": "d", name: "i" * 32}))
+    fields[name] = "i" * 32
+    LIMITS.report(service_pb2.ReportRequest(**fields))
 
 
 def test_ids_of_decisions_never_pass_what_the_log_takes() -> None:
