@@ -12,6 +12,7 @@ import grpc
 from google.rpc.status_pb2 import Status
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
+from engine.channel import open_channel
 from engine.records import Action, Features, Numbers, Texts, Value, fallback_name, new_id
 
 Q = TypeVar("Q")
@@ -186,12 +187,23 @@ class LeewayClient:
         Deadline of one attempt.
     retry_s
         How long attempts are repeated while the server cannot be reached.
+    credentials
+        For TLS, as ``engine.channel.tls_credentials`` makes them; ``None``: plain text.
+    token
+        Sent with each call.
     """
 
-    def __init__(self, target: str, *, timeout_s: float = 2.0, retry_s: float = 10.0) -> None:
-        self._channel = grpc.insecure_channel(
-            target, options=[("grpc.max_reconnect_backoff_ms", 500), ("grpc.initial_reconnect_backoff_ms", 100)]
-        )
+    def __init__(
+        self,
+        target: str,
+        *,
+        timeout_s: float = 2.0,
+        retry_s: float = 10.0,
+        credentials: grpc.ChannelCredentials | None = None,
+        token: str | None = None,
+    ) -> None:
+        options = [("grpc.max_reconnect_backoff_ms", 500), ("grpc.initial_reconnect_backoff_ms", 100)]
+        self._channel = open_channel(target, options, credentials=credentials, token=token)
         self._stub = service_pb2_grpc.LeewayStub(self._channel)
         self._timeout_s = timeout_s
         self._retry_s = retry_s

@@ -35,6 +35,14 @@ class UnknownDecisionPoint(InvalidRequest):
         super().__init__(field, f"{name!r} is not configured; known are: {', '.join(known) or 'none'}")
 
 
+class NotAuthenticated(LeewayError):  # noqa: N818  (named for what the caller is)
+    """It is not known who calls: no token, or none that is known."""
+
+
+class NotPermitted(LeewayError):  # noqa: N818
+    """It is known who calls, and they may not do this."""
+
+
 class SnapshotError(LeewayError):
     """Saved state (a policy, a learner, a monitor) that cannot be read, is damaged, or does not fit."""
 

@@ -19,6 +19,7 @@ from rich.logging import RichHandler
 from engine import __version__
 from engine.errors import LeewayError
 from streaming.catalogue_command import catalogue
+from streaming.compiler_cache import warn_of_open_cache
 from streaming.config import config_schema, load_config
 from streaming.dlq import dlq
 from streaming.drift import drift
@@ -37,8 +38,10 @@ from streaming.options import (
     print_json,
 )
 from streaming.rollout import rollout
+from streaming.server_options import Reach, server_options
 from streaming.shift import shift
 from streaming.simulate import simulate
+from streaming.token_command import token
 from streaming.train_recommender import train_recommender
 
 
@@ -58,6 +61,7 @@ def main(verbose: bool) -> None:
     # It has ten errors a second while a broker is away; ours say the reason once for each attempt.
     logging.getLogger("kafka").setLevel(logging.WARNING if verbose else logging.CRITICAL)
     logging.getLogger("streaming").setLevel(logging.DEBUG if verbose else logging.INFO)
+    warn_of_open_cache()
 
 
 @main.command()
@@ -120,9 +124,19 @@ def serve(config_path: Path) -> None:
     hold_lifeline()
     hold_role(config, "serve")
 
-    def ready(port: int, metrics_port: int) -> None:
-        announce(config, "serve", host=config.serving.host, port=port, metrics_port=metrics_port)
-        click.echo(f"serving on {config.serving.host}:{port}, metrics on :{metrics_port}/metrics", err=True)
+    def ready(process: serving.ServingProcess) -> None:
+        said = config.serving
+        admin = f"{said.admin_host or said.host}:{process.admin_port}"
+        announce(
+            config,
+            "serve",
+            host=said.host,
+            port=process.port,
+            admin=admin,
+            health_port=process.health_port,
+            metrics_port=process.metrics_port,
+        )
+        click.echo(f"serving on {said.host}:{process.port}, metrics on :{process.metrics_port}/metrics", err=True)
 
     serving.run(config, ready)
     withdraw(config, "serve")
@@ -281,10 +295,11 @@ def retrain(
 
 @main.command()
 @config_option
-@click.option("--target", help="host:port of the server; default: the one of this configuration.")
+@click.option("--target", help="host:port of the admin service; default: the one of this configuration.")
+@server_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @actionable
-def status(config_path: Path, target: str | None, as_json: bool) -> None:
+def status(config_path: Path, target: str | None, reach: Reach, as_json: bool) -> None:
     """Ask the running server for its state."""
     import grpc
     from google.protobuf.json_format import MessageToDict
@@ -297,8 +312,8 @@ def status(config_path: Path, target: str | None, as_json: bool) -> None:
     if target is None:
         if facts is None:
             raise LeewayError("no server runs for this configuration; start it with: leeway up")
-        target = f"{facts['host']}:{facts['port']}"
-    with grpc.insecure_channel(target) as channel:
+        target = str(facts["admin"])
+    with reach.channel(target, tls=config.serving.tls is not None) as channel:
         try:
             reply = admin_pb2_grpc.LeewayAdminStub(channel).GetStatus(admin_pb2.GetStatusRequest(), timeout=5.0)
         except grpc.RpcError as error:
@@ -387,6 +402,7 @@ for command in (
     rollout,
     catalogue,
     train_recommender,
+    token,
 ):
     main.add_command(command)
 

@@ -261,7 +261,7 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
     """Read, override and check a configuration file.
 
     A variable ``LEEWAY_SERVING__PORT=8181`` overrides ``serving.port``: two underscores stand for a step down, values
-    are read as YAML. ``data_dir`` is taken relative to the file. Raises ``ConfigError``.
+    are read as YAML. ``data_dir`` and paths of ``serving`` are taken relative to the file. Raises ``ConfigError``.
     """
     try:
         text = path.read_text()
@@ -285,7 +285,10 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
     except ValidationError as error:
         problems = [_explain(problem, raw, tree, overridden) for problem in error.errors()]
         raise ConfigError(f"{path}: {len(problems)} problem(s)\n" + "\n".join(f"  {p}" for p in problems)) from None
-    return config.model_copy(update={"data_dir": (path.parent / config.data_dir).resolve()})
+    directory = path.parent.resolve()
+    return config.model_copy(
+        update={"data_dir": (directory / config.data_dir).resolve(), "serving": config.serving.beside(directory)}
+    )
 
 
 def _override(raw: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:

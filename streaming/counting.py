@@ -15,6 +15,10 @@ JoinReward = RewardConfig | SlateReward
 def counted(entry: Entry, outcome: Outcome, config: JoinReward) -> Counted | str:
     """Return an outcome as it counts for its decision, or what is wrong with it."""
     time_ms, value = outcome.time_ms, outcome.value
+    named = outcome.decision_point
+    if named and named != entry.point:
+        # Who may report for one point alone is let in by the name that stands here: it has to be true.
+        return f"decision_point {named!r} is not that of the decision, {entry.point!r}; correct it, or leave it out"
     if isinstance(config, SlateReward):
         problem = config.problem(outcome)
         if problem is not None:

@@ -19,6 +19,7 @@ from engine.recommender.policy import RecommenderPolicy, initial_recommender
 from engine.recommender.store import RecommenderStore
 from engine.records import Decision, fallback_name
 from engine.serving.admin import AdminServicer
+from engine.serving.limits import Limits
 from engine.serving.seams import Observer
 from engine.serving.server import Server
 from engine.serving.service import DecisionService
@@ -107,14 +108,15 @@ class ServingProcess:
             config.serving.idempotency_cache,
             answer_unrecorded=self._log.answers_unrecorded,
             recommenders={name: (lists[name], self._first_lists(name, lists[name], clock())) for name in lists},
+            limits=Limits(config.serving.limits),
         )
         # A client whose answer was lost in a crash retries: it must get the answer that is in the log.
         self._log.recall(config.serving.idempotency_cache, self._remember)
         admin = AdminServicer(self.service, self._store, self._log.insight, clock())
         servicer = LeewayServicer(self.service, config.serving, observer, clock)
-        self._server = Server(config.serving, servicer, admin, [*points, *lists])
+        self._server = Server(config.serving, servicer, admin, [*points, *lists], observer, clock)
         self._watcher = PolicyWatcher(self.service, self._store, observer, config.serving.swap_interval / 1_000.0)
-        self.port = 0
+        self.port = self.admin_port = self.health_port = 0
         self.metrics_port = 0
 
     def _first_policy(self, name: str, at_ms: int) -> Policy:
@@ -150,6 +152,8 @@ class ServingProcess:
         self._metrics_server = serve_metrics(self._registry, metrics.host, metrics.serving_port)
         self.metrics_port = self._metrics_server.port
         self.port = self._server.start()
+        self.admin_port = self._server.admin_port or self.port
+        self.health_port = self._server.health_port or self.port
 
     def stop(self, hurry: threading.Event) -> None:
         """Drain, write what waits, close; ``hurry``, set before or meanwhile, ends the drain's pause."""
@@ -159,7 +163,7 @@ class ServingProcess:
         self._metrics_server.close()
 
 
-def run(config: Config, ready: Callable[[int, int], None]) -> None:
+def run(config: Config, ready: Callable[[ServingProcess], None]) -> None:
     """Serve until SIGTERM or SIGINT; a second signal leaves the drain's pause out."""
     stop, hurry = threading.Event(), threading.Event()
 
@@ -171,7 +175,7 @@ def run(config: Config, ready: Callable[[int, int], None]) -> None:
     signal.signal(signal.SIGINT, on_signal)
     process = ServingProcess(config)
     process.start()
-    ready(process.port, process.metrics_port)
+    ready(process)
     calm_collector()
     while not stop.wait(1.0):
         pass

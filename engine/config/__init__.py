@@ -6,6 +6,7 @@ product; ``leeway init`` writes them out with comments.
 
 from __future__ import annotations
 
+from engine.config.access import LimitsConfig, TLSConfig
 from engine.config.base import FLOAT32_MAX, NAME, WRITTEN, Milliseconds, Model, Name, Scale, parse_duration
 from engine.config.exploration import (
     BagConfig,
@@ -100,6 +101,7 @@ __all__ = [
     "HistoryField",
     "IndexConfig",
     "InterceptsConfig",
+    "LimitsConfig",
     "LinTSConfig",
     "LinUCBConfig",
     "LinearOracleConfig",
@@ -128,6 +130,7 @@ __all__ = [
     "SpannerCandidatesConfig",
     "SpannerIGWConfig",
     "SquareCBConfig",
+    "TLSConfig",
     "TextFeature",
     "TopConfig",
     "TreesConfig",

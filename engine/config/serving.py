@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from engine.config.access import LimitsConfig, TLSConfig
 from engine.config.base import Milliseconds, Model
 
 
@@ -29,3 +31,27 @@ class ServingConfig(Model):
     swap_interval: Milliseconds = Field(200, ge=10, description="how often a new policy is looked for")
     drain: Milliseconds = Field(1_000, ge=0, description="time between not-ready and no new requests")
     drain_grace: Milliseconds = Field(10_000, ge=0, description="time for requests under way to end")
+    tls: TLSConfig | None = Field(None, description="none: plain text")
+    access_file: Path | None = Field(None, description="tokens and certificates, and what each may do; none: anybody")
+    admin_host: str | None = Field(None, description="of the admin service; none: host")
+    admin_port: int | None = Field(None, ge=0, le=65_535, description="of the admin service; none: it is on port")
+    health_port: int | None = Field(None, ge=0, le=65_535, description="health once more, alone and in plain text")
+    audit_log: Path | None = Field(None, description="a JSON line for each admin call; none: the process's log")
+    limits: LimitsConfig = LimitsConfig()
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> ServingConfig:
+        if self.admin_host is not None and self.admin_port is None:
+            raise ValueError("admin_host is of the admin service's own port; set admin_port, or leave admin_host out")
+        used = [port for port in (self.port, self.admin_port, self.health_port) if port]
+        if len(set(used)) < len(used):
+            raise ValueError("port, admin_port and health_port must differ")
+        return self
+
+    def beside(self, directory: Path) -> ServingConfig:
+        """Return it with paths that were relative to a directory."""
+        changes: dict[str, object] = {"tls": None if self.tls is None else self.tls.beside(directory)}
+        for name in ("access_file", "audit_log"):
+            path: Path | None = getattr(self, name)
+            changes[name] = None if path is None else directory / path
+        return self.model_copy(update=changes)

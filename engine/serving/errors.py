@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 
-from engine.errors import InvalidRequest, LogError, UnknownDecisionPoint
+from engine.errors import InvalidRequest, LogError, NotAuthenticated, NotPermitted, UnknownDecisionPoint
 
 DOMAIN = "leeway"
 _RETRY = Duration(seconds=1)
@@ -24,6 +24,10 @@ def status_of(error: BaseException) -> Status:
             return _status(code_pb2.NOT_FOUND, str(error), "UNKNOWN_DECISION_POINT", _field(error))
         case InvalidRequest():
             return _status(code_pb2.INVALID_ARGUMENT, str(error), "INVALID_REQUEST", _field(error))
+        case NotAuthenticated():
+            return _status(code_pb2.UNAUTHENTICATED, str(error), "NOT_AUTHENTICATED")
+        case NotPermitted():
+            return _status(code_pb2.PERMISSION_DENIED, str(error), "NOT_PERMITTED")
         case LogError():
             return _status(
                 code_pb2.UNAVAILABLE,

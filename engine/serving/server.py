@@ -10,18 +10,30 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc, service_pb2, service_pb2_grpc
 from engine.config import ServingConfig
-from engine.errors import ConfigError
+from engine.serving.access_watcher import AccessWatcher
 from engine.serving.admin import AdminServicer
+from engine.serving.audit import AuditLog
+from engine.serving.endpoints import listen, warn_of_open_doors
+from engine.serving.guard import Guard
+from engine.serving.seams import Observer
 from engine.serving.servicer import LeewayServicer
+from engine.serving.tls import ServerCertificate
 
 logger = logging.getLogger(__name__)
 
-SERVICE = service_pb2.DESCRIPTOR.services_by_name["Leeway"].full_name
-ADMIN = admin_pb2.DESCRIPTOR.services_by_name["LeewayAdmin"].full_name
+LEEWAY = service_pb2.DESCRIPTOR.services_by_name["Leeway"]
+LEEWAY_ADMIN = admin_pb2.DESCRIPTOR.services_by_name["LeewayAdmin"]
+_REFLECTION = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
+SERVICE = LEEWAY.full_name
+ADMIN = LEEWAY_ADMIN.full_name
+#: Threads for who is not answered from the decision's threads.
+_FEW = 2
+#: Between two looks at the file of those who may call.
+_LOOK_S = 1.0
 
 
 class _Health(health.HealthServicer):
@@ -47,53 +59,100 @@ class _Health(health.HealthServicer):
 
 
 class Server:
-    """A gRPC server with standard health.
+    """A gRPC server with standard health, on one port, or with a port of its own for the admin service and for health.
 
-    The health service knows ``""`` (alive), ``leeway.v1.Leeway`` (ready) and ``leeway.v1.Leeway/<decision point>``.
+    The health service knows ``""`` (alive), ``leeway.v1.Leeway`` (ready) and ``leeway.v1.Leeway/<decision point>``. It
+    is open to everybody; the others ask the guard.
 
     Parameters
     ----------
     config
-        Address, threads, limits.
+        Addresses, threads, limits, who may call.
     servicer, admin
         What answers.
     points
         Names of the decision points, each of which has a readiness of its own.
+    observer
+        Is told of calls that the guard refuses.
+    clock
+        Milliseconds since 1970.
+
+    Attributes
+    ----------
+    port, admin_port, health_port : int
+        Where they listen once they are started; 0: nowhere of their own.
+
+    Raises
+    ------
+    ConfigError
+        A file of ``serving.tls`` or ``serving.access_file`` cannot be used.
     """
 
     def __init__(
-        self, config: ServingConfig, servicer: LeewayServicer, admin: AdminServicer, points: list[str]
+        self,
+        config: ServingConfig,
+        servicer: LeewayServicer,
+        admin: AdminServicer,
+        points: list[str],
+        observer: Observer,
+        clock: Callable[[], int],
     ) -> None:
         self._config = config
         self._admin = admin
         self._health = _Health()
         self._names = [SERVICE, *(f"{SERVICE}/{point}" for point in points)]
-        self._server = grpc.server(
-            concurrent.futures.ThreadPoolExecutor(config.workers, thread_name_prefix="decide"),
+        # One for each port: what has changed since the last handshake is counted for each of them.
+        self._certificates = [None if config.tls is None else ServerCertificate(config.tls) for _ in range(2)]
+        self._watcher = None if config.access_file is None else AccessWatcher(config.access_file, _LOOK_S)
+        access = None if self._watcher is None else self._watcher.current
+        self._guard = Guard(access, observer, AuditLog(config.audit_log), clock)
+        self._server = self._new_server(config.workers, "decide")
+        self._others: dict[str, grpc.Server] = {}
+        service_pb2_grpc.add_LeewayServicer_to_server(self._guard.front(servicer, LEEWAY), self._server)
+        administered = self._server
+        if config.admin_port is not None:
+            administered = self._others["admin"] = self._new_server(_FEW, "admin")
+        admin_pb2_grpc.add_LeewayAdminServicer_to_server(
+            self._guard.front(admin, LEEWAY_ADMIN, audited=True), administered
+        )
+        if config.health_port is not None:
+            self._others["health"] = self._new_server(_FEW, "health")
+        for server in (self._server, *self._others.values()):
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if config.reflection:
+            self._reflect(self._server, SERVICE, *([ADMIN] if administered is self._server else []))
+            if administered is not self._server:
+                self._reflect(administered, ADMIN)
+        self.port = self.admin_port = self.health_port = 0
+
+    def _new_server(self, workers: int, name: str) -> grpc.Server:
+        return grpc.server(
+            concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix=name),
             options=[
-                ("grpc.max_receive_message_length", config.max_message_bytes),
+                ("grpc.max_receive_message_length", self._config.max_message_bytes),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        service_pb2_grpc.add_LeewayServicer_to_server(servicer, self._server)
-        admin_pb2_grpc.add_LeewayAdminServicer_to_server(admin, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        if config.reflection:
-            names = (SERVICE, ADMIN, health.SERVICE_NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, self._server)
-        self.port = 0
+
+    def _reflect(self, server: grpc.Server, *names: str) -> None:
+        servicer = reflection.ReflectionServicer((*names, health.SERVICE_NAME, reflection.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(self._guard.front(servicer, _REFLECTION), server)
 
     def start(self) -> int:
-        """Listen, become ready, and return the port; raises ``ConfigError`` where the address cannot be had."""
-        address = f"{self._config.host}:{self._config.port}"
-        try:
-            self.port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"serving.host/port: cannot listen on {address} ({error}); "
-                "is another Leeway running? Choose a free port"
-            ) from error
-        self._server.start()
+        """Listen, become ready, and return the port; raises ``ConfigError`` where an address cannot be had."""
+        config = self._config
+        warn_of_open_doors(config)
+        mine, of_admin = (None if one is None else one.credentials() for one in self._certificates)
+        self.port = listen(self._server, config.host, config.port, mine, "host/port")
+        if config.admin_port is not None:
+            host = config.admin_host or config.host
+            self.admin_port = listen(self._others["admin"], host, config.admin_port, of_admin, "admin_host/admin_port")
+        if config.health_port is not None:
+            self.health_port = listen(self._others["health"], config.host, config.health_port, None, "health_port")
+        if self._watcher is not None:
+            self._watcher.start()
+        for server in (self._server, *self._others.values()):
+            server.start()
         self._health.set("", health_pb2.HealthCheckResponse.SERVING)
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
@@ -108,6 +167,10 @@ class Server:
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         hurry.wait(self._config.drain / 1_000.0)
-        ended = self._server.stop(self._config.drain_grace / 1_000.0)
+        grace_s = self._config.drain_grace / 1_000.0
+        ended = [server.stop(grace_s) for server in (self._server, *self._others.values())]
         self._health.release()
-        ended.wait()
+        for end in ended:
+            end.wait()
+        if self._watcher is not None:
+            self._watcher.stop()

@@ -15,7 +15,7 @@ from engine.api.leeway.v1.service_pb2 import (
     RecommendResponse,
     ReportRequest,
 )
-from engine.config import DecisionPoint, Recommender
+from engine.config import DecisionPoint, LimitsConfig, Recommender
 from engine.errors import InvalidRequest, UnknownDecisionPoint
 from engine.policy import OracleFailure, Policy, uniform_pmf
 from engine.recommender.outcomes import outcome_problem
@@ -26,13 +26,13 @@ from engine.records import (
     FALLBACK_REASON_DEADLINE,
     FALLBACK_REASON_NONE,
     FALLBACK_REASON_ORACLE_FAILED,
-    MAX_ID_LENGTH,
     Decision,
     Outcome,
     new_id,
 )
 from engine.sampling import draw
 from engine.serving.answers import Activity, Answers
+from engine.serving.limits import Limits
 from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer, Recorder
 
@@ -149,6 +149,8 @@ class DecisionService:
         What becomes of a decision that the log does not take: true: it is answered, and flagged; false: refused.
     recommenders
         The policy that each recommender starts with, and its configuration now.
+    limits
+        How much a request may carry.
     """
 
     def __init__(
@@ -161,7 +163,9 @@ class DecisionService:
         *,
         answer_unrecorded: bool = False,
         recommenders: Mapping[str, tuple[Recommender, RecommenderPolicy]] | None = None,
+        limits: Limits | None = None,
     ) -> None:
+        self.limits = limits or Limits(LimitsConfig())
         self.slots = {name: Slot(name, point, policies[name]) for name, point in points.items()}
         self.recommenders = {name: RecommenderSlot(name, *both) for name, both in (recommenders or {}).items()}
         self._recorder = recorder
@@ -199,6 +203,7 @@ class DecisionService:
     def decide(self, request: DecideRequest, now_ms: int, *, hurry: bool = False) -> Future[DecideResponse]:
         """Decide and record; see :meth:`Answers.answer`."""
         slot = self.slot(request.decision_point)
+        self.limits.decide(request)
         answer = self._answers.answer(
             slot.name,
             slot,
@@ -211,6 +216,7 @@ class DecisionService:
     def recommend(self, request: RecommendRequest, now_ms: int, *, hurry: bool = False) -> Future[RecommendResponse]:
         """Rank and record; see :meth:`Answers.answer`."""
         slot = self.recommender(request.recommender)
+        self.limits.recommend(request)
         answer = self._answers.answer(
             slot.name,
             slot,
@@ -224,10 +230,7 @@ class DecisionService:
         """Record an outcome; returns its id, and a future that ends once it is safe in the log."""
         if not request.decision_id:
             raise InvalidRequest("decision_id", "is empty; name the decision that the outcome belongs to")
-        for name in ("decision_id", "outcome_id", "task", "item"):
-            value = getattr(request, name)
-            if len(value) > MAX_ID_LENGTH:
-                raise InvalidRequest(name, f"is longer than {MAX_ID_LENGTH} characters")
+        self.limits.report(request)
         if not math.isfinite(request.value):
             raise InvalidRequest("value", f"is {request.value}; send a finite number")
         if request.time_ms < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NoReturn
 
@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
 from engine.config import ServingConfig
+from engine.errors import InvalidRequest
 from engine.serving.errors import status_of
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService
@@ -80,6 +81,7 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         """Answer many; all of them are on their way to the log before the first is waited for."""
         self._observer.begin()
         started = time.perf_counter()
+        self._check_batch("DecideBatch", context, request.requests)
         left = self._time_left(context)
         now_ms = self._clock()
         pending: list[Future[service_pb2.DecideResponse] | Exception] = []
@@ -119,6 +121,7 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         """Take many outcomes."""
         self._observer.begin()
         started = time.perf_counter()
+        self._check_batch("ReportBatch", context, request.requests)
         left = self._time_left(context)
         now_ms = self._clock()
         pending: list[tuple[str, Future[None]] | Exception] = []
@@ -153,6 +156,12 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
     @staticmethod
     def _left(started: float, budget: float) -> float:
         return max(budget - (time.perf_counter() - started), 0.0)
+
+    def _check_batch(self, method: str, context: grpc.ServicerContext, requests: Sequence[object]) -> None:
+        try:
+            self._service.limits.batch(requests)
+        except InvalidRequest as error:
+            self._abort(method, context, error)
 
     def _abort(self, method: str, context: grpc.ServicerContext, error: Exception) -> NoReturn:
         status = _logged_status(error)

@@ -226,6 +226,17 @@ def test_what_cannot_be_right_goes_to_dead_letters(bad: Decision | Outcome, word
     assert sum(book.dead_letters for book in joiner.accounting().values()) == 1
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_an_outcome_that_names_another_decision_point_counts_for_none(early: bool) -> None:
+    """Who may report for one point alone is let in by the name: it has to be that of the decision."""
+    items = [decision(), outcome(0.25, point="first", outcome_id="x")]
+    effects = feed(Joiner(POINTS), *(reversed(items) if early else items), outcome(0.5, point="last"), *ends(2_000))
+    ((reason, words, _),) = effects.rejected
+    assert reason == DEAD_LETTER_REASON_INVALID
+    assert "decision_point 'first' is not that of the decision, 'last'" in words
+    assert [(f.reward, f.outcomes) for f in effects.feedback] == [(0.5, 1)]
+
+
 def test_a_sum_may_leave_the_range() -> None:
     effects = feed(Joiner(POINTS), decision("sum"), outcome(7.0), outcome(5.0), *ends(2_000))
     assert [f.reward for f in effects.feedback] == [12.0]
@@ -430,7 +441,8 @@ class Reference:
         if any(self.same(item, other) for other in known.copies_of):
             self.tally["duplicate_outcomes"] += 1
             return
-        if config.aggregation != "sum" and not config.range[0] <= item.value <= config.range[1]:
+        misnamed = item.decision_point not in ("", known.decision.decision_point)
+        if misnamed or (config.aggregation != "sum" and not config.range[0] <= item.value <= config.range[1]):
             if any(self.same(item, other) and item.value == other.value for other in known.refused):
                 self.tally["duplicate_outcomes"] += 1
                 return
@@ -497,7 +509,7 @@ inputs = st.lists(
             times,
             st.sampled_from(["", "", "x", "y"]),
             ids,
-            st.sampled_from(["", "first", "mean", "nowhere"]),
+            st.sampled_from(["", "", "", "first", "mean", "nowhere"]),
         ),
         st.tuples(st.sampled_from(Source), times),
     ),

@@ -75,10 +75,11 @@ def event(
     time_ms: int = 1_050,
     outcome_id: str = "",
     decision_id: str = "d",
+    point: str = "shop",
 ) -> Outcome:
     return Outcome(
         decision_id=decision_id,
-        decision_point="shop",
+        decision_point=point,
         outcome_id=outcome_id,
         time_ms=time_ms,
         value=value,
@@ -116,7 +117,11 @@ def test_where_nothing_came_every_slot_has_the_default() -> None:
 )
 def test_several_outcomes_of_one_slot_and_task_are_aggregated(point: str, value: float, surplus: int) -> None:
     joiner = Joiner(POINTS)
-    events = [event(slot=0, value=0.25), event(item="c", value=0.75), event("purchase", slot=0)]
+    events = [
+        event(slot=0, value=0.25, point=point),
+        event(item="c", value=0.75, point=point),
+        event("purchase", slot=0, point=point),
+    ]
     (feedback,) = feed(joiner, shown(point), *events, *ends(1_110)).feedback
     assert feedback.slot_values[:2] == [value, 1.0]
     assert counts(joiner, point) == books(decisions=1, feedback=1, surplus_outcomes=surplus)
@@ -147,7 +152,7 @@ def test_what_cannot_be_is_put_aside_once_and_stops_nothing(wrong: Outcome, word
 
 
 def test_a_decision_of_one_action_has_no_slots() -> None:
-    told = feed(Joiner(POINTS), decision("page"), event(slot=0), outcome(0.5), *ends(1_110))
+    told = feed(Joiner(POINTS), decision("page"), event(slot=0, point="page"), outcome(0.5), *ends(1_110))
     assert "task, item and slot are of recommenders" in told.rejected[0][1]
     assert [f.reward for f in told.feedback] == [0.5]
 

@@ -1,0 +1,160 @@
+"""The guard in front of the services: who calls, may they, and for the admin service a line in the audit log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NoReturn, TypeVar, cast
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from grpc_status import rpc_status
+
+from engine.errors import NotAuthenticated, NotPermitted
+from engine.serving.audit import AuditLog
+from engine.serving.errors import status_of
+from engine.serving.rules import RULES, UNSTATED, Rule
+from engine.serving.seams import Observer
+from engine.serving.tokens import Access, Caller
+
+S = TypeVar("S")
+Method = Callable[[Any, grpc.ServicerContext], Any]
+_BEARER = "bearer "
+#: Where gRPC keeps the names in a client's certificate.
+_NAMES = ("x509_common_name", "x509_subject_alternative_name")
+
+
+def certificate_names(context: grpc.ServicerContext) -> list[str]:
+    """Return common name and subject alternative names of the client's certificate; none without one."""
+    facts = cast(Mapping[str, Sequence[bytes]], context.auth_context())  # what grpc-stubs says is not so
+    return [value.decode(errors="replace") for name in _NAMES for value in facts.get(name, ())]
+
+
+class Guard:
+    """Lets through who may call.
+
+    Parameters
+    ----------
+    access
+        Gives who may call now; ``None``: anybody may call everything.
+    observer
+        Is told of calls that were refused.
+    audit
+        Where calls of an audited service are noted.
+    clock
+        Milliseconds since 1970.
+    """
+
+    def __init__(
+        self, access: Callable[[], Access] | None, observer: Observer, audit: AuditLog, clock: Callable[[], int]
+    ) -> None:
+        self._access = access
+        self._observer = observer
+        self._audit = audit
+        self._clock = clock
+
+    def front(self, servicer: S, service: ServiceDescriptor, *, audited: bool = False) -> S:
+        """Return a servicer that asks the guard first, then ``servicer``; ``audited``: each call is noted."""
+        if self._access is None and not audited:
+            return servicer  # nothing stands in the way, and nothing is paid for it
+        methods = {
+            method.name: self._guarded(getattr(servicer, method.name), method, audited=audited)
+            for method in service.methods
+        }
+        return cast(S, SimpleNamespace(**methods))
+
+    def _guarded(self, answer: Method, method: MethodDescriptor, *, audited: bool) -> Method:
+        rule = RULES.get(method.full_name, UNSTATED)
+        access = self._access
+
+        def call(request: Any, context: grpc.ServicerContext) -> Any:
+            caller: Caller | None = None
+            verdict = grpc.StatusCode.UNKNOWN.name  # what gRPC makes of an error that nobody expected
+            try:
+                if access is not None:
+                    try:
+                        caller = self._caller(context, access())
+                        permit(caller, rule, request)
+                    except (NotAuthenticated, NotPermitted) as error:
+                        self._refuse(method.name, context, error)
+                reply = answer(request, context)
+                if caller is not None and caller.points is not None:
+                    rule.narrow(reply, caller.points)
+                verdict = grpc.StatusCode.OK.name
+                return reply
+            except Exception:
+                verdict = _code(context) or verdict
+                raise
+            finally:
+                if audited:
+                    self._note(method.name, request, context, caller, verdict)
+
+        return call
+
+    def _refuse(self, method: str, context: grpc.ServicerContext, error: Exception) -> NoReturn:
+        status = rpc_status.to_status(status_of(error))
+        self._observer.begin()
+        self._observer.end(method, status.code.name)
+        context.abort_with_status(status)
+        raise AssertionError("abort_with_status raises")
+
+    def _note(
+        self, method: str, request: Any, context: grpc.ServicerContext, caller: Caller | None, verdict: str
+    ) -> None:
+        self._audit.note(
+            self._clock(),
+            who="" if caller is None else caller.name,
+            peer=" ".join([context.peer(), *certificate_names(context)]),
+            call=method,
+            point=getattr(request, "decision_point", ""),
+            verdict=verdict,
+        )
+
+    def _caller(self, context: grpc.ServicerContext, access: Access) -> Caller:
+        """Return who calls; raises ``NotAuthenticated``, or ``NotPermitted`` for a certificate that is not listed."""
+        token = _token(context)
+        if token is not None:
+            caller = access.by_token(token)
+        elif access.knows_certificates and (names := certificate_names(context)):
+            caller = access.by_certificate(names)
+            if caller is None:
+                raise NotPermitted(f"the certificate of {names[0]!r} is none of those that may call")
+        else:
+            raise NotAuthenticated("the call says not who makes it; send the metadata authorization: Bearer TOKEN")
+        # An entry that has expired is as good as none: no word tells the two apart.
+        if caller is None or (caller.expires_ms is not None and caller.expires_ms <= self._clock()):
+            raise NotAuthenticated("the token or certificate is not known here, or not any more")
+        return caller
+
+
+def permit(caller: Caller, rule: Rule, request: object) -> None:
+    """Raise ``NotPermitted`` where a caller may not make this request.
+
+    The words are the same for a point that there is and for one that there is not.
+    """
+    if rule.scope not in caller.scopes:
+        raise NotPermitted(f"{caller.name!r} lacks the scope {rule.scope!r}")
+    if caller.points is None:
+        return
+    if rule.every:
+        raise NotPermitted(f"{caller.name!r} is limited to some decision points, and this is for all of them")
+    for point in rule.named(request):
+        if not point:
+            raise NotPermitted(f"{caller.name!r} is limited to some decision points; name the one that this is about")
+        if point not in caller.points:
+            raise NotPermitted(f"{caller.name!r} may not {rule.scope} for {point!r}")
+
+
+def _token(context: grpc.ServicerContext) -> str | None:
+    """Return the bearer token of a call; empty where the header is something else, ``None`` where there is none."""
+    for name, value in context.invocation_metadata():
+        if name == "authorization":
+            words = value if isinstance(value, str) else ""
+            return words[len(_BEARER) :].strip() if words[: len(_BEARER)].lower() == _BEARER else ""
+    return None
+
+
+def _code(context: grpc.ServicerContext) -> str:
+    """Return the name of the status code that a servicer has set; empty where it has set none."""
+    code: object = cast(grpc.Call, context).code()  # a context has it too, which grpc-stubs does not know
+    return code.name if isinstance(code, grpc.StatusCode) else ""
