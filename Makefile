@@ -10,7 +10,7 @@ ALONE := $(BIN)/pytest $(REAL)
 SOURCES := engine streaming training monitoring tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format proto lock bench kafka kafka-3 kafka-stop clean
+.PHONY: help setup demo test test-all lint format proto lock audit bench kafka kafka-3 kafka-stop clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,10 @@ lock: $(VENV)/.dev ## Resolve the dependencies again into constraints.txt
 	$(PIP) install --quiet pip-tools
 	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	  --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+audit: $(VENV)/.dev ## Known vulnerabilities of the pinned dependencies
+	-$(PIP) install --quiet pip-audit
+	$(BIN)/python -m tests.dependency_audit
 
 bench: $(VENV)/.dev ## Run the benchmarks, a JSON file each below benchmarks/results
 	@mkdir -p benchmarks/results
