@@ -141,12 +141,8 @@ class LineageMetrics:
         )
         self.low = gauge("leeway_gate_difference_low", "Lower bound of the interval of the difference of the two.")
         self.high = gauge("leeway_gate_difference_high", "Upper bound of that interval.")
-        self.held = gauge(
-            "leeway_promotion_held", "1 while an alarm holds promotions, else 0."
-        )
-        self.oscillates = gauge(
-            "leeway_oscillation_declared", "1 while generations are declared to oscillate, else 0."
-        )
+        self.held = gauge("leeway_promotion_held", "1 while an alarm holds promotions, else 0.")
+        self.oscillates = gauge("leeway_oscillation_declared", "1 while generations are declared to oscillate, else 0.")
         self.p_value = gauge(
             "leeway_oscillation_p_value",
             "Of the last test whether generations oscillate; 1 until there are enough of them.",

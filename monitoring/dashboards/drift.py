@@ -16,8 +16,8 @@ DRIFT = Dashboard(
             (
                 Panel(
                     "Reward",
-                    "Mean reward of the last 1000 feedbacks, and its 95 % interval. A fall that the policy's own predictions "
-                    "do not explain calls for retraining.",
+                    "Mean reward of the last 1000 feedbacks, and its 95 % interval. A fall that the policy's own "
+                    "predictions do not explain calls for retraining.",
                     "short",
                     (
                         Query(f"max by (decision_point) ({gauge('leeway_reward_mean')})", "{{decision_point}}"),
@@ -37,7 +37,7 @@ DRIFT = Dashboard(
                 ),
                 Panel(
                     "Probability of a change",
-                    "What the reward's detector believes: the posterior of a change since the last one that it reported. "
+                    "What the reward's detector believes: the posterior of a change since the last it reported. "
                     "Above one half it reports an alarm and begins anew.",
                     "percentunit",
                     (
@@ -132,7 +132,7 @@ DRIFT = Dashboard(
                 ),
                 Panel(
                     "Distance from the reference",
-                    "Jensen-Shannon distance of the latest block of observations, the greatest of the monitor's streams. "
+                    "Jensen-Shannon distance of the latest block of observations, the greatest of all streams. "
                     "What grows and does not come back is a drift in the making.",
                     "short",
                     (Query(f"max by (decision_point, monitor) ({gauge('leeway_monitor_divergence')})", _MONITOR),),

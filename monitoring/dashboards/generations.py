@@ -47,8 +47,8 @@ GENERATIONS = Dashboard(
                 ),
                 Panel(
                     "Positive feedback",
-                    "Share with a reward above the middle of the range, of the acting generation. A class that becomes rare is "
-                    "the first sign of generations that undo each other's work.",
+                    "Share with a reward above the middle of the range, of the acting generation. A class that becomes "
+                    "rare is the first sign of generations that undo each other's work.",
                     "percentunit",
                     (Query(f"max by (decision_point) ({gauge('leeway_generation_positives_ratio')})", _POINT),),
                     low=0.0,
@@ -82,8 +82,8 @@ GENERATIONS = Dashboard(
                 ),
                 Panel(
                     "Verdict of the gate",
-                    "The interval of the difference of the last trained policy from its champion: it is promoted where the lower "
-                    "bound is above the margin.",
+                    "The interval of the difference of the last trained policy from its champion: it is promoted where "
+                    "the lower bound is above the margin.",
                     "short",
                     (
                         Query(f"max by (decision_point) ({gauge('leeway_gate_difference_low')})", f"{_POINT} low"),
@@ -113,7 +113,7 @@ GENERATIONS = Dashboard(
                     ),
                     low=0.0,
                     width=12,
-                    alerts=("LeewayRetrainingOverdue",),
+                    alerts=("LeewayRetrainingOverdue", "LeewayScheduledJobOverdue"),
                 ),
                 Panel(
                     "Overdue",
@@ -147,8 +147,8 @@ GENERATIONS = Dashboard(
                 ),
                 Panel(
                     "Test for oscillation",
-                    "p value of the last look, and the level at which it would have been declared. Looks are taken after 9 "
-                    "generations and after every 3 more.",
+                    "p value of the last look, and the level at which it would have been declared. Looks are after "
+                    "9 generations and after every 3 more.",
                     "short",
                     (
                         Query(f"max by (decision_point) ({gauge('leeway_oscillation_p_value')})", f"{_POINT} p"),

@@ -84,8 +84,8 @@ def build(made: Dashboard) -> dashboard.Dashboard:
 def _variables() -> list[builders.DatasourceVariable | builders.QueryVariable | builders.TextBoxVariable]:
     return [
         builders.DatasourceVariable("datasource").label("Data source").type("prometheus"),
-        _choice("job", "Job", "label_values(leeway_decisions_total, job)", regex=""),
-        _choice("instance", "Instance", 'label_values({__name__=~"leeway_.*", job=~"$job"}, instance)'),
+        _choice("job", "Job", 'label_values(up{job=~"leeway.*"}, job)', "leeway.*"),
+        _choice("instance", "Instance", 'label_values(up{job=~"$job"}, instance)'),
         _choice("decision_point", "Decision point", "label_values(leeway_decisions_total, decision_point)"),
         builders.TextBoxVariable("runbooks")
         .label("Runbooks")
@@ -94,24 +94,30 @@ def _variables() -> list[builders.DatasourceVariable | builders.QueryVariable | 
     ]
 
 
-def _choice(name: str, label: str, query: str, regex: str = "") -> builders.QueryVariable:
+def _choice(name: str, label: str, query: str, everything: str = ".*") -> builders.QueryVariable:
     return (
         builders.QueryVariable(name)
         .label(label)
         .datasource(DATASOURCE)
         .query(query)
-        .regex(regex)
         .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(dashboard.VariableSort.ALPHABETICAL_ASC)
         .multi(True)
         .include_all(True)
-        .all_value(".*")
+        .all_value(everything)
         .current(dashboard.VariableOption(selected=True, text="All", value="$__all"))
     )
 
 
 def _panel(panel: Panel) -> timeseries.Panel | stat.Panel | heatmap.Panel:
-    built = _KINDS[panel.kind](panel)
+    built: timeseries.Panel | stat.Panel | heatmap.Panel
+    match panel.kind:
+        case "timeseries":
+            built = _timeseries(panel)
+        case "stat":
+            built = _stat(panel)
+        case "heatmap":
+            built = heatmap.Panel().calculate(False)
     built = (
         built.title(panel.title)
         .description(panel.description)
@@ -160,13 +166,6 @@ def _stat(panel: Panel) -> stat.Panel:
     reduce = common_builders.ReduceDataOptions().calcs(["lastNotNull"])
     built = stat.Panel().graph_mode(common.BigValueGraphMode.AREA).reduce_options(reduce)
     return built if panel.limit is None else built.thresholds(_limit(panel.limit))
-
-
-def _heatmap(_panel: Panel) -> heatmap.Panel:
-    return heatmap.Panel().calculate(False)
-
-
-_KINDS = {"timeseries": _timeseries, "stat": _stat, "heatmap": _heatmap}
 
 
 def _limit(value: float) -> builders.ThresholdsConfig:

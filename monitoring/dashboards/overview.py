@@ -176,7 +176,8 @@ OVERVIEW = Dashboard(
                     "s",
                     (
                         Query(
-                            f"time() - min by (decision_point) ({gauge('leeway_policy_created_timestamp_seconds')} > 0)",
+                            "time() - min by (decision_point) "
+                            f"({gauge('leeway_policy_created_timestamp_seconds')} > 0)",
                             "{{decision_point}}",
                         ),
                     ),

@@ -78,8 +78,8 @@ POLICY = Dashboard(
                 ),
                 Panel(
                     "Propensities recomputed",
-                    "Decisions recomputed from their policies by whether they were the same. One that differs makes every "
-                    "estimate doubtful.",
+                    "Decisions recomputed from their policies by whether they were the same. One that differs makes "
+                    "every estimate doubtful.",
                     "reqps",
                     (
                         Query(
@@ -125,7 +125,8 @@ POLICY = Dashboard(
                     "s",
                     (
                         Query(
-                            f"time() - min by (decision_point) ({gauge('leeway_policy_created_timestamp_seconds')} > 0)",
+                            "time() - min by (decision_point) "
+                            f"({gauge('leeway_policy_created_timestamp_seconds')} > 0)",
                             "{{decision_point}}",
                         ),
                     ),
