@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import subprocess
 from urllib.request import urlopen
 
@@ -28,6 +27,7 @@ from monitoring.metrics import REWARD_WINDOW, PipelineMetrics, ServingMetrics
 from monitoring.oscillation import Oscillation
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector, RoleMetrics
 from monitoring.watch_metrics import WatchMetrics
+from tests.prometheus import binary
 
 POINTS = ["layout", "offers"]
 ROLES = ["join", "learner"]
@@ -303,9 +303,7 @@ def test_disk_is_that_of_a_directory_that_is_still_to_be_made(exposed: Exposed) 
 
 
 def test_promtool_accepts_the_exposition(exposed: Exposed) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian package prometheus): the exposition was not checked by it")
+    promtool = binary("promtool")
     exposed.serving.requests.labels("Decide", "OK").inc()
     exposed.roles.lag_records.labels("join", "decisions").set(3)
     exposed.pipeline.observe_reward("offers", 1.0)
