@@ -53,7 +53,7 @@ class Server:
     def query(self, expr: str) -> list[dict[str, Any]]:
         """Return the series of an expression now; a scalar counts as one."""
         data = self.ask("query", query=expr)
-        return [{"value": data["result"]}] if data["resultType"] == "scalar" else data["result"]  # type: ignore[no-any-return]
+        return [{"value": data["result"]}] if data["resultType"] == "scalar" else data["result"]
 
 
 @contextlib.contextmanager

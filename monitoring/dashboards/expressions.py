@@ -68,13 +68,17 @@ def of_rules(path: Path) -> Iterator[Source]:
 
 
 def operands(expr: str) -> list[str]:
-    """Return what an expression compares and combines: a comparison that does not hold has no result, these have one.
+    """Return what an expression compares: a comparison that does not hold has no result, each of these has one.
 
-    Only what is outside of brackets is taken apart; numbers are left out.
+    Only what is outside of brackets is taken apart; numbers are left out. What compares nothing is one operand.
 
     >>> operands("rate(a[5m]) > 0 and time() - b > 2 * 3600")
     ['rate(a[5m])', 'time() - b']
+    >>> operands("count(a) or vector(0)")
+    ['count(a) or vector(0)']
     """
+    if len(_outside(_COMPARED, expr)) == 1:
+        return [expr]
     parts = [side for part in _outside(_SET, expr) for side in _outside(_COMPARED, part)]
     return [part for part in map(str.strip, parts) if not re.fullmatch(r"[\d.\s*/+-]+", part)]
 

@@ -11,15 +11,13 @@ import re
 import time
 import urllib.parse
 import urllib.request
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -36,6 +34,7 @@ _FORMATS = {"s": "{:.3g} s", "percentunit": "{:.1%}", "reqps": "{:.3g}/s", "byte
 _COLOURS = {"Alarms": "tab:red", "Generations": "tab:blue"}
 
 Floats = NDArray[np.float64]
+T = TypeVar("T", float, Floats)
 
 
 class Prometheus:
@@ -55,6 +54,10 @@ class Prometheus:
         self._url, self._interval = url.rstrip("/"), interval
         self.start, self.end = start, end
 
+    def minutes(self, at: T) -> T:
+        """Return a time, or times, in minutes from the end of the range."""
+        return (at - self.end) / 60.0
+
     def series(self, expr: str) -> list[tuple[dict[str, str], Floats, Floats]]:
         """Return labels, times and values of each series of an expression."""
         step = max((self.end - self.start) / POINTS, 1.0)
@@ -73,7 +76,7 @@ def draw(board: dict[str, Any], prometheus: Prometheus, path: Path) -> None:
     """Draw a dashboard in Grafana's JSON on its grid into a PNG."""
     deep = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
     head = 2.0
-    figure = Figure(figsize=(24 * _UNIT_X, (deep + head) * _UNIT_Y), layout="none")
+    figure = Figure(figsize=(24 * _UNIT_X, (deep + head) * _UNIT_Y))
     marks = _marks(board, prometheus)
     figure.text(0.012, 1 - 0.7 / (deep + head), board["title"], fontsize=15, weight="bold", va="center")
     figure.text(
@@ -98,21 +101,19 @@ def draw(board: dict[str, Any], prometheus: Prometheus, path: Path) -> None:
         if panel["type"] != "stat":
             for colour, at in marks:
                 axes.axvline(at, color=colour, linewidth=0.7, alpha=0.6)
-            axes.set_xlim(_date(prometheus.start), _date(prometheus.end))
-            locator = AutoDateLocator(maxticks=6)
-            axes.xaxis.set_major_locator(locator)
-            axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+            axes.set_xlim(prometheus.minutes(prometheus.start), 0.0)
+            axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g} min")
             axes.tick_params(labelsize=7)
     figure.savefig(path, dpi=75)
 
 
-def _marks(board: dict[str, Any], prometheus: Prometheus) -> list[tuple[str, Any]]:
+def _marks(board: dict[str, Any], prometheus: Prometheus) -> list[tuple[str, float]]:
     """Return colour and time of every annotation: where its expression begins to have a value."""
     found = []
     for annotation in board["annotations"]["list"]:
         for _, times, _ in prometheus.series(annotation["expr"]):
             begins = np.diff(times, prepend=-math.inf) > 1.5 * (prometheus.end - prometheus.start) / POINTS
-            found += [(_COLOURS[annotation["name"]], _date(at)) for at in times[begins].tolist()]
+            found += [(_COLOURS[annotation["name"]], prometheus.minutes(at)) for at in times[begins].tolist()]
     return found
 
 
@@ -120,9 +121,8 @@ def _lines(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
     count = 0
     for target in panel["targets"]:
         for labels, times, values in prometheus.series(target["expr"]):
-            name = re.sub(r"\{\{(\w+)\}\}", lambda found, of=labels: of.get(found[1], ""), target["legendFormat"])
-            label = name if count < _LINES else None
-            axes.plot([_date(at) for at in times.tolist()], values, linewidth=1.1, label=label)
+            label = _legend(target["legendFormat"], labels) if count < _LINES else None
+            axes.plot(prometheus.minutes(times), values, linewidth=1.1, label=label)
             count += 1
     field = panel["fieldConfig"]["defaults"]
     axes.set_ylim(bottom=field.get("min"), top=field.get("max"))
@@ -135,6 +135,10 @@ def _lines(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
     if count:
         more = f" (+{count - _LINES})" if count > _LINES else ""
         axes.legend(fontsize=6, loc="best", ncols=2, framealpha=0.6, title=more or None, title_fontsize=6)
+
+
+def _legend(form: str, labels: dict[str, str]) -> str:
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], ""), form)
 
 
 def _number(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
@@ -157,14 +161,8 @@ def _heat(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
         return
     times = found[0][1]
     counts = np.diff(np.array([values for _, _, values in found]), axis=0, prepend=0.0)
-    axes.pcolormesh(
-        [_date(at) for at in times.tolist()], np.arange(len(found)), counts, cmap="viridis", shading="nearest"
-    )
+    axes.pcolormesh(prometheus.minutes(times), np.arange(len(found)), counts, cmap="viridis", shading="nearest")
     axes.set_yticks(np.arange(len(found)), [labels["le"] for labels, _, _ in found], fontsize=6)
-
-
-def _date(at: float) -> Any:
-    return datetime.fromtimestamp(at, UTC)
 
 
 @click.command()

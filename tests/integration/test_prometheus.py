@@ -64,11 +64,14 @@ def send(client: LeewayClient, rng: np.random.Generator, first: int, count: int 
     for decided in client.decide_batch(requests):
         assert isinstance(decided, Decided)
         if rng.random() < 0.9:
-            value = float(rng.random() < REWARDS[decided.action])
-            outcome = {"decision_point": "offers", "decision_id": decided.decision_id, "value": value}
-            delay = int(rng.integers(50, 900))
             outcomes.append(
-                service_pb2.ReportRequest(outcome_id=decided.decision_id, time_ms=now_ms + delay, **outcome)
+                service_pb2.ReportRequest(
+                    decision_point="offers",
+                    decision_id=decided.decision_id,
+                    outcome_id=decided.decision_id,
+                    value=float(rng.random() < REWARDS[decided.action]),
+                    time_ms=now_ms + int(rng.integers(50, 900)),
+                )
             )
     client.report_batch(outcomes)
     client.decide("offers", {"basket": 0.0}, list(REWARDS))
@@ -111,12 +114,12 @@ def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> It
 
 def without(sources: list[Source], server: Server) -> list[str]:
     """Return the places whose expressions have no result."""
-    empty = []
-    for source in sources:
-        for part in operands(source.expr):
-            if not server.query(interpolated(part, "15s", {"job": "leeway.*"})):
-                empty.append(f"{source.place}: {part}")
-    return empty
+    return [
+        f"{source.place}: {part}"
+        for source in sources
+        for part in operands(source.expr)
+        if not server.query(interpolated(part, "15s", {"job": "leeway.*"}))
+    ]
 
 
 def test_no_panel_and_no_rule_is_empty(prometheus: Server) -> None:
