@@ -151,6 +151,9 @@ def _timeseries(panel: Panel) -> timeseries.Panel:
         .show_legend(True)
     )
     built = timeseries.Panel().legend(legend).fill_opacity(8).show_points(common.VisibilityMode.NEVER)
+    # The bounds of an interval.
+    dashes = dashboard.DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [4, 6]})
+    built = built.override_by_regexp("/ (low|high)$/", [dashes])
     if panel.low is not None:
         built = built.min(panel.low)
     if panel.high is not None:

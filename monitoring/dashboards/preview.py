@@ -102,7 +102,7 @@ def draw(board: dict[str, Any], prometheus: Prometheus, path: Path) -> None:
             for colour, at in marks:
                 axes.axvline(at, color=colour, linewidth=0.7, alpha=0.6)
             axes.set_xlim(prometheus.minutes(prometheus.start), 0.0)
-            axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g} min")
+            axes.xaxis.set_major_formatter(lambda value, _place: f"{value:g} min" if value else "now")
             axes.tick_params(labelsize=7)
     figure.savefig(path, dpi=75)
 
@@ -121,8 +121,10 @@ def _lines(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
     count = 0
     for target in panel["targets"]:
         for labels, times, values in prometheus.series(target["expr"]):
-            label = _legend(target["legendFormat"], labels) if count < _LINES else None
-            axes.plot(prometheus.minutes(times), values, linewidth=1.1, label=label)
+            label = _legend(target["legendFormat"], labels)
+            bound = label.endswith((" low", " high"))
+            style = {"linewidth": 0.8, "linestyle": ":"} if bound else {"linewidth": 1.1}
+            axes.plot(prometheus.minutes(times), values, label=label if count < _LINES else None, **style)
             count += 1
     field = panel["fieldConfig"]["defaults"]
     axes.set_ylim(bottom=field.get("min"), top=field.get("max"))
@@ -148,7 +150,7 @@ def _number(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
     if found:
         _, times, values = found[0]
         form = _FORMATS.get(panel["fieldConfig"]["defaults"]["unit"], "{:.3g}")
-        axes.text(0.0, 0.5, form.format(values[-1]), fontsize=17, transform=axes.transAxes, va="center")
+        axes.text(0.0, 0.5, form.format(values[-1]), fontsize=14, transform=axes.transAxes, va="center")
         graph = axes.inset_axes((0.55, 0.1, 0.45, 0.8))
         graph.plot(times, values, linewidth=0.9)
         graph.axis("off")
