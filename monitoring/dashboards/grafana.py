@@ -23,13 +23,13 @@ ANNOTATIONS = (
     (
         "Alarms",
         "red",
-        f"sum by (decision_point, monitor) (increase(leeway_drift_alarms_total{{{POINT}}}[2m])) > 0",
+        f"sum by (decision_point, monitor) (increase(leeway_drift_alarms_total{{{POINT}}}[1m])) > 0",
         "{{decision_point}}: alarm of {{monitor}}",
     ),
     (
         "Generations",
         "blue",
-        f"max by (decision_point) (changes(leeway_policy_generation{{{POINT}}}[2m])) > 0",
+        f"max by (decision_point) (changes(leeway_policy_generation{{{POINT}}}[1m])) > 0",
         "{{decision_point}}: another generation serves",
     ),
 )

@@ -127,7 +127,10 @@ def _lines(axes: Axes, panel: dict[str, Any], prometheus: Prometheus) -> None:
             axes.plot(prometheus.minutes(times), values, label=label if count < _LINES else None, **style)
             count += 1
     field = panel["fieldConfig"]["defaults"]
-    axes.set_ylim(bottom=field.get("min"), top=field.get("max"))
+    low, high = field.get("min"), field.get("max")
+    # A line on the bound itself would not be seen.
+    room = 0.03 * ((axes.get_ylim()[1] if high is None else high) - (low or 0.0))
+    axes.set_ylim(bottom=None if low is None else low - room, top=None if high is None else high + room)
     for step in field.get("thresholds", {}).get("steps", []):
         if step["value"] is not None and axes.get_ylim()[1] >= 0.3 * step["value"]:
             axes.axhline(step["value"], color="tab:red", linestyle="--", linewidth=0.8)

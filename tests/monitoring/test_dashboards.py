@@ -104,7 +104,7 @@ def test_expressions_keep_the_rules_of_promql(path: Path) -> None:
         whole_service = "ALERTS" in expr or "job:leeway" in expr
         assert whole_service or ('job=~"$job"' in expr and 'instance=~"$instance"' in expr), place
         ranges = re.findall(r"\[([^\]]+)\]", expr)
-        assert set(ranges) <= ({"2m"} if "annotation" in place else {"$__rate_interval"}), place
+        assert set(ranges) <= ({"1m"} if "annotation" in place else {"$__rate_interval"}), place
         for counter in re.findall(r"(?<!rate\()(?<!increase\()\b(leeway_\w+_total)\b", expr):
             assert counter in AS_THEY_STAND, f"{place}: {counter} without rate or increase"
 
