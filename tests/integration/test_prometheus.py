@@ -20,7 +20,7 @@ from monitoring.dashboards.preview import Prometheus, draw
 from tests.integration.service import Service, eventually, free_port, running, settings
 from tests.prometheus import RULES, Server, binary, scraping
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
 
 FILES = sorted(FOLDER.glob("*.json"))
 POINT: dict[str, Any] = {
@@ -30,6 +30,8 @@ POINT: dict[str, Any] = {
     "monitors": {"warm_up": 200, "settle": 200, "feedbacks_per_month": 1_000_000, "max_per_second": 1_000_000},
     "retraining": {"every": "10s", "min_events": 200, "oracles": ["configured"], "gate": {"min_events": 50}},
 }
+#: A training on a busy machine takes minutes, until then its figures have no value.
+PATIENCE_S = 600.0
 REWARDS = {"a": 0.8, "b": 0.6, "c": 0.3}
 #: What is not of the service: the textfile collector of another program.
 ABSENT = {"LeewayScheduledJobOverdue"}
@@ -132,7 +134,7 @@ def test_no_panel_and_no_rule_is_empty(prometheus: Server) -> None:
         return not left
 
     try:
-        eventually(complete, "every expression to have a result", 240.0)
+        eventually(complete, "every expression to have a result", PATIENCE_S)
     except pytest.fail.Exception:
         pytest.fail(f"without a result: {left}")
 
@@ -143,7 +145,7 @@ def test_the_figures_are_those_of_the_traffic(prometheus: Server) -> None:
         return {expr: values for expr, values in found.items() if not (values and all(map(SHOWN[expr], values)))}
 
     try:
-        eventually(lambda: not wrong(), "the figures", 120.0)
+        eventually(lambda: not wrong(), "the figures", PATIENCE_S)
     except pytest.fail.Exception:
         pytest.fail(f"not as they should be: {wrong()}")
 
