@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from monitoring.dashboards.figures import REWARD
 from monitoring.dashboards.model import Dashboard, Panel, Query, Row, gauge, grown, rate
 
 _MONITOR = "{{decision_point}} {{monitor}}"
@@ -19,19 +20,7 @@ DRIFT = Dashboard(
                     "Mean reward of the last 1000 feedbacks, and its 95 % interval. A fall that the policy's own "
                     "predictions do not explain calls for retraining.",
                     "short",
-                    (
-                        Query(f"max by (decision_point) ({gauge('leeway_reward_mean')})", "{{decision_point}}"),
-                        Query(
-                            f"max by (decision_point) ({gauge('leeway_reward_mean')}"
-                            f" - 1.96 * {gauge('leeway_reward_standard_error')})",
-                            "{{decision_point}} low",
-                        ),
-                        Query(
-                            f"max by (decision_point) ({gauge('leeway_reward_mean')}"
-                            f" + 1.96 * {gauge('leeway_reward_standard_error')})",
-                            "{{decision_point}} high",
-                        ),
-                    ),
+                    REWARD,
                     width=16,
                     height=9,
                 ),

@@ -6,6 +6,7 @@ from monitoring.dashboards.model import Dashboard, Panel, Query, Row, gauge, gro
 
 _EACH = "{{decision_point}} generation {{generation}}"
 _POINT = "{{decision_point}}"
+_ASKED = ',reason=~"drift|schedule"'
 _REWARD, _ERROR = gauge("leeway_recent_generation_reward_mean"), gauge("leeway_recent_generation_reward_standard_error")
 
 GENERATIONS = Dashboard(
@@ -74,7 +75,7 @@ GENERATIONS = Dashboard(
                         Query(
                             "max by (decision_point, reason, result) "
                             f"({gauge('leeway_trainings_total')}) > 0 or max by (decision_point, reason, result) "
-                            f"({gauge('leeway_trainings_total', ',reason=~' + chr(34) + 'drift|schedule' + chr(34))})",
+                            f"({gauge('leeway_trainings_total', _ASKED)})",
                             "{{decision_point}} {{reason}} {{result}}",
                         ),
                     ),

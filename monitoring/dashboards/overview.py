@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from monitoring.dashboards.figures import FAILED, REWARD
 from monitoring.dashboards.model import SCOPE, Dashboard, Panel, Query, Row, gauge, grown, quantile, rate, stat
-
-#: Codes of gRPC that count against the objective: the client could not have done better.
-SERVER_ERRORS = "UNAVAILABLE|INTERNAL|UNKNOWN|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|DATA_LOSS"
 
 OVERVIEW = Dashboard(
     "leeway-overview",
@@ -74,19 +72,7 @@ OVERVIEW = Dashboard(
                     "Reward",
                     "Mean reward of the last 1000 feedbacks, and its 95 % interval.",
                     "short",
-                    (
-                        Query(f"max by (decision_point) ({gauge('leeway_reward_mean')})", "{{decision_point}}"),
-                        Query(
-                            f"max by (decision_point) ({gauge('leeway_reward_mean')}"
-                            f" - 1.96 * {gauge('leeway_reward_standard_error')})",
-                            "{{decision_point}} low",
-                        ),
-                        Query(
-                            f"max by (decision_point) ({gauge('leeway_reward_mean')}"
-                            f" + 1.96 * {gauge('leeway_reward_standard_error')})",
-                            "{{decision_point}} high",
-                        ),
-                    ),
+                    REWARD,
                 ),
                 Panel(
                     "Time to decide",
@@ -105,13 +91,7 @@ OVERVIEW = Dashboard(
                     "Requests that failed",
                     "Share of requests that ended with an error of the server; the objective is one in a thousand.",
                     "percentunit",
-                    (
-                        Query(
-                            f"(sum({rate('leeway_requests_total', f',code=~{chr(34)}{SERVER_ERRORS}{chr(34)}', SCOPE)})"
-                            f" or vector(0)) / sum({rate('leeway_requests_total', scope=SCOPE)})",
-                            "failed",
-                        ),
-                    ),
+                    (FAILED,),
                     low=0.0,
                     limit=0.001,
                     alerts=("LeewayErrorBudgetBurn",),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from monitoring.dashboards.figures import FAILED
 from monitoring.dashboards.model import SCOPE, Dashboard, Panel, Query, Row, buckets, gauge, quantile, rate
-from monitoring.dashboards.overview import SERVER_ERRORS
 
-_FAILED = f',code=~"{SERVER_ERRORS}"'
+_FALLBACK = ',fallback!="none"'
+_QUICK = ',le="0.025"'
 _DURATION = "leeway_decision_duration_seconds"
 
 SERVING = Dashboard(
@@ -74,7 +75,7 @@ SERVING = Dashboard(
                     (
                         Query(
                             "1 - sum by (decision_point) "
-                            f"({rate(f'{_DURATION}_bucket', ',le=' + chr(34) + '0.025' + chr(34))})"
+                            f"({rate(f'{_DURATION}_bucket', _QUICK)})"
                             f" / sum by (decision_point) ({rate(f'{_DURATION}_count')})",
                             "{{decision_point}}",
                         ),
@@ -92,13 +93,7 @@ SERVING = Dashboard(
                     "Requests that failed",
                     "Share that ended with an error of the server; the objective allows one in a thousand.",
                     "percentunit",
-                    (
-                        Query(
-                            f"(sum({rate('leeway_requests_total', _FAILED, SCOPE)}) or vector(0))"
-                            f" / sum({rate('leeway_requests_total', scope=SCOPE)})",
-                            "failed",
-                        ),
-                    ),
+                    (FAILED,),
                     low=0.0,
                     limit=0.001,
                     alerts=("LeewayErrorBudgetBurn",),
@@ -122,8 +117,7 @@ SERVING = Dashboard(
                     "reqps",
                     (
                         Query(
-                            f"sum by (decision_point, fallback) "
-                            f"({rate('leeway_decisions_total', ',fallback!=' + chr(34) + 'none' + chr(34))})",
+                            f"sum by (decision_point, fallback) ({rate('leeway_decisions_total', _FALLBACK)})",
                             "{{decision_point}} {{fallback}}",
                         ),
                     ),
