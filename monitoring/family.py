@@ -230,6 +230,14 @@ class Family:
             plan.key: group.bank.divergences(place) for group in self.groups for place, plan in enumerate(group.plans)
         }
 
+    def run_lengths(self) -> dict[str, int]:
+        """Return for each stream how many observations there were since its last change."""
+        found: dict[str, int] = {}
+        for group in self.groups:
+            lengths = group.bank.bank.seen - group.bank.bank.run_starts
+            found |= {plan.key: length for plan, length in zip(group.plans, lengths.tolist(), strict=True)}
+        return found
+
     def save(self, prefix: str) -> tuple[dict[str, Any], dict[str, Array]]:
         """Return the state as JSON values and arrays."""
         arrays: dict[str, Array] = {}

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from math import fsum, nan
+from math import fsum, nan, sqrt
+from statistics import stdev
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -120,6 +121,9 @@ class ServingMetrics:
         self.spool_bytes = Gauge(
             "leeway_spool_bytes", "Bytes of the local disk that the spool uses of its limit.", registry=registry
         )
+        self.spool_limit = Gauge(
+            "leeway_spool_limit_bytes", "Bytes that the spool may use; 0 where there is no spool.", registry=registry
+        )
         self.spool_age = Gauge(
             "leeway_spool_oldest_age_seconds",
             "Age of the oldest decision that waits on the local disk; 0 while none does.",
@@ -162,6 +166,12 @@ class PipelineMetrics:
         self.reward_mean = Gauge(
             "leeway_reward_mean",
             f"Mean reward of the last {REWARD_WINDOW} feedbacks seen by this process; NaN before the first.",
+            _POINT,
+            registry=registry,
+        )
+        self.reward_error = Gauge(
+            "leeway_reward_standard_error",
+            "Standard error of that mean, taking feedbacks as independent; NaN below two.",
             _POINT,
             registry=registry,
         )
@@ -231,6 +241,7 @@ class PipelineMetrics:
         for point in decision_points:
             window = self._rewards[point] = deque(maxlen=REWARD_WINDOW)
             self.reward_mean.labels(point).set_function(partial(_mean, window))
+            self.reward_error.labels(point).set_function(partial(_standard_error, window))
             for monitor in ("reward", *STREAM_MONITORS, "propensity"):
                 for direction in (DIRECTION_UP, DIRECTION_DOWN):
                     self.alarms.labels(point, monitor, _direction(direction))
@@ -280,6 +291,11 @@ class PipelineMetrics:
 def _mean(window: deque[float]) -> float:
     rewards = window.copy()  # in one step: another thread may be adding to it
     return fsum(rewards) / len(rewards) if rewards else nan
+
+
+def _standard_error(window: deque[float]) -> float:
+    rewards = window.copy()
+    return stdev(rewards) / sqrt(len(rewards)) if len(rewards) > 1 else nan
 
 
 def _direction(direction: Direction.ValueType) -> str:

@@ -62,7 +62,7 @@ def probability(evidence: float) -> float:
     >>> probability(0.0), round(probability(3.0), 3)
     (0.5, 0.953)
     """
-    return 1.0 / (1.0 + math.exp(-min(evidence, 700.0)))
+    return 1.0 / (1.0 + math.exp(-max(-700.0, min(evidence, 700.0))))
 
 
 def remedy(monitor: str, *, explained: bool, calls: bool) -> str:

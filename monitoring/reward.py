@@ -78,6 +78,11 @@ class RewardMonitor:
         """Feedbacks since the last change."""
         return self._detector.run_length
 
+    @property
+    def change_probability(self) -> float:
+        """Posterior probability of the most probable change since the last one that was reported, against none."""
+        return probability(self._detector.statistic())
+
     def update(self, feedback: Feedback) -> Alarm | None:
         """Take the next feedback; return the alarm that it raises, if any."""
         alarms = self.update_many([feedback])

@@ -244,6 +244,11 @@ class PointWatch:
         """Feedbacks since the last change of the reward."""
         return 0 if self.reward is None else self.reward.run_length
 
+    @property
+    def change_probability(self) -> float:
+        """Probability of a change of the reward since the last one that was reported."""
+        return 0.0 if self.reward is None else self.reward.change_probability
+
     def history(self, key: str, batch: Sequence[Feedback]) -> StreamHistory | None:
         """Return what a stream reads of feedback, or ``None`` where there is no such stream now; watches nothing.
 
@@ -292,6 +297,10 @@ class PointWatch:
     def divergences(self) -> dict[str, FloatArray]:
         """Return for each stream how far its latest blocks were from its reference."""
         return self.world.divergences() | self.oracle.divergences()
+
+    def run_lengths(self) -> dict[str, int]:
+        """Return for each stream how many observations there were since its last change."""
+        return self.world.run_lengths() | self.oracle.run_lengths()
 
     def save(self) -> bytes:
         """Return the whole state, the configuration apart."""

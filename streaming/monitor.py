@@ -49,10 +49,15 @@ class MonitorRole:
         Milliseconds since 1970.
     on_alarm
         Called after an alarm is safe in the log.
-    on_reward
-        Called with the reward of each feedback.
+    on_feedback
+        Called with each feedback.
     audit
         Recomputes a decision from its policy.
+
+    Attributes
+    ----------
+    change_probability : dict of str to float
+        Of each decision point, that its reward has changed, as of the last commit; any thread may read it.
     """
 
     def __init__(
@@ -61,7 +66,7 @@ class MonitorRole:
         points: Mapping[str, Deciding],
         clock: Callable[[], int],
         on_alarm: Callable[[Alarm], None] = lambda _: None,
-        on_reward: Callable[[str, float], None] = lambda _point, _reward: None,
+        on_feedback: Callable[[Feedback], None] = lambda _: None,
         commit_interval_ms: int = 1_000,
         audit: Audit = lambda _: None,
     ) -> None:
@@ -69,10 +74,11 @@ class MonitorRole:
         self._points = points
         self._clock = clock
         self._on_alarm = on_alarm
-        self._on_reward = on_reward
+        self._on_feedback = on_feedback
         self._interval_ms = commit_interval_ms
         self._audit = audit
         self._saving_ms = 0
+        self.change_probability: dict[str, float] = {}
         self._logged: dict[str, Decision] = {}
         self._consumer = log.consumer(MONITOR, [FEEDBACK])
         self._assignment: frozenset[TopicPartition] = frozenset()
@@ -148,7 +154,7 @@ class MonitorRole:
             logger.error("feedback of decision %s is not watched: %s", feedback.decision.decision_id, error)
             return False
         self._entries[f"{_GENERATION}/{name}/{entry.generation}".encode()] = entry
-        self._on_reward(name, feedback.reward)
+        self._on_feedback(feedback)
         return True
 
     def _watch(self, name: str, entries: list[Feedback]) -> None:
@@ -168,6 +174,8 @@ class MonitorRole:
         state = {key: entry.SerializeToString() for key, entry in self._entries.items()}
         for name in sorted(self._watched):
             state |= _parts(name, self.monitors[name].save())
+            # Here and not when somebody asks: the detector may only be read between two steps.
+            self.change_probability[name] = self.monitors[name].change_probability
         try:
             with self._log.transaction(MONITOR) as transaction:
                 for alarm in self._pending:

@@ -10,16 +10,20 @@ from prometheus_client import CollectorRegistry
 
 from engine.errors import LogError
 from engine.recommender.store import RecommenderStore
-from engine.records import JoinAccounting
+from engine.records import Alarm, Feedback, GenerationStatistics, JoinAccounting
 from engine.store import PolicyStore
+from monitoring.disk_metrics import DiskCollector
+from monitoring.generation_metrics import GenerationCollector, LineageMetrics
 from monitoring.metrics import PipelineMetrics
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector
+from monitoring.watch_metrics import WatchMetrics
 from streaming.archive import ArchiveRole
 from streaming.auditing import PolicyAudit
 from streaming.config import Config
 from streaming.counting import JoinReward
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.learner import LearnerRole
+from streaming.lineage import Lineage
 from streaming.list_publisher import ListPublisher
 from streaming.log import Log
 from streaming.loop import Role
@@ -101,7 +105,14 @@ class Pipeline(RoleProcess):
         self.monitor: MonitorRole | None = None
         self.archive: ArchiveRole | None = None
         self._audit = PolicyAudit(PolicyStore(config.policy_dir))
+        self.retrainer: RetrainerRole | None = None
         self.observed = PipelineMetrics(registry, config.deciding)
+        self._watched = WatchMetrics(registry, config.deciding)
+        self._generations = GenerationCollector(list(config.deciding))
+        registry.register(self._generations)
+        registry.register(DiskCollector(config.data_dir))
+        self._lineage_metrics = LineageMetrics(registry, _periods(config), clock() / 1_000.0)
+        self._lineage = Lineage(config, self._lineage_metrics, self._statistics)
         self._book: Mapping[str, JoinAccounting] = {}
         makers: dict[str, Callable[[Log], Role]] = {
             "learner": self._learn,
@@ -128,16 +139,21 @@ class Pipeline(RoleProcess):
         return ListPublisher(log, config.lists(), store, config.catalogue_dir, self._clock)
 
     def _monitor(self, log: Log) -> Role:
-        observed = self.observed
         self.monitor = MonitorRole(
-            log,
-            self._config.deciding,
-            self._clock,
-            observed.observe_alarm,
-            observed.observe_reward,
-            audit=self._audit,
+            log, self._config.deciding, self._clock, self._on_alarm, self._on_feedback, audit=self._audit
         )
         return self.monitor
+
+    def _on_alarm(self, alarm: Alarm) -> None:
+        self.observed.observe_alarm(alarm)
+        self._watched.observe_alarm(alarm)
+
+    def _on_feedback(self, feedback: Feedback) -> None:
+        self.observed.observe_reward(feedback.decision.decision_point, feedback.reward)
+        self._watched.observe_feedback(feedback)
+
+    def _statistics(self, point: str) -> list[GenerationStatistics]:
+        return [] if self.monitor is None else self.monitor.ledger.statistics(point)
 
     def _archive(self, log: Log) -> Role:
         config = self._config
@@ -155,7 +171,7 @@ class Pipeline(RoleProcess):
 
     def _retrain(self, config_path: Path, log: Log) -> Role:
         archive = ArchiveReader(self._config.archive_dir)
-        return RetrainerRole(
+        self.retrainer = RetrainerRole(
             log,
             self._config.deciding,
             archive,
@@ -164,6 +180,7 @@ class Pipeline(RoleProcess):
             tagger(config_path),
             undoer(config_path),
         )
+        return self.retrainer
 
     def _observe(self) -> None:
         """Bring the metrics of the roles in this process up to date."""
@@ -180,11 +197,17 @@ class Pipeline(RoleProcess):
                     watch = self.monitor.monitors[point]
                     metrics.run_length.labels(point).set(watch.run_length)
                     metrics.observe_divergences(point, watch.divergences())
+                    self._watched.observe_run_lengths(point, watch.run_lengths())
+                believed = self._watched.change_probability.labels(point)
+                believed.set(self.monitor.change_probability.get(point, 0.0))
                 for result in ("same", "different"):
                     self.count(metrics.audits.labels(point, result), self._audit.results[point, result])
                 statistics = self.monitor.ledger.statistics(point)
                 if statistics:
                     metrics.observe_generation(statistics[-1])
+                    self._generations.observe(point, statistics)
+            if self.retrainer is not None:
+                self._lineage_metrics.held.labels(point).set(self.retrainer.held(point))
 
     def look(self, onlooker: Log, now_ms: int) -> None:
         """Read the book of the join too, of every decision point, also of those that nothing was joined of yet.
@@ -197,3 +220,14 @@ class Pipeline(RoleProcess):
             self._book = {}
             raise
         super().look(onlooker, now_ms)
+        self._lineage.follow(onlooker)
+
+
+def _periods(config: Config) -> dict[str, float | None]:
+    """Return the seconds between the scheduled trainings of each decision point; ``None`` where none is scheduled."""
+    return {
+        name: point.retraining.every / 1_000.0
+        if point.retraining.enabled and point.retraining.every is not None
+        else None
+        for name, point in config.deciding.items()
+    }

@@ -216,6 +216,10 @@ class RetrainerRole:
         self._told[point] = words or ""
         return words is not None
 
+    def held(self, point: str) -> bool:
+        """Whether an alarm holds the promotions of a decision point, as of the last look."""
+        return self._holds.words(point) is not None
+
     def _start_tagging(self) -> None:
         """Start the job that tags champions, if there are alarms since they were promoted that it has not seen."""
         new = {

@@ -11,25 +11,23 @@ from engine import __version__
 from engine.atomic_file import write_atomically
 from engine.config import UCRL2OracleConfig
 from engine.errors import ConfigError, LeewayError
-from engine.features import Encoder
 from engine.recommender.store import RecommenderStore
 from engine.records import Generation
 from engine.store import PolicyStore
 from streaming.catalogues import catalogue_path, read_catalogue
 from streaming.config import Config
 from streaming.holds import changes_within, read_alarms, read_holds
+from streaming.lineage import lineage_table
 from streaming.log import Log, Message
 from streaming.monitor import read_statistics
 from streaming.opening import open_existing, open_log
 from streaming.serve import now_ms
 from streaming.topics import GENERATIONS
 from training.archive import ArchiveReader
-from training.generations import GenerationTable, table
+from training.generations import GenerationTable
 from training.job import ExitCode, Outcome, RetrainJob
 from training.pipeline import retrain
-from training.planning import loader
 from training.promotion import Floor
-from training.reference_file import read_reference, reference_path
 from training.registry import Registry
 
 #: What asks for a training; an entry of the ledger with another reason is a promotion by hand or a rollback.
@@ -138,17 +136,8 @@ def promotion_floor(config: Config, name: str, log: Log) -> Floor:
 
 def generation_table(config: Config, name: str, log: Log) -> GenerationTable:
     """Put the ledger of a decision point together from the log and the policies on disk."""
-    point = config.decision_points[name]
-    encoder = Encoder(point.engine())
-    job = RetrainJob(name, point.engine(), point.retraining, config.data_dir)
-    path = reference_path(config.data_dir, name)
-    return table(
-        LogLedger(log).generations(name),
-        [entry for entry in read_statistics(log) if entry.decision_point == name],
-        point.retraining.damping,
-        loader(PolicyStore(config.policy_dir), job),
-        read_reference(path, encoder.context.width, encoder.action.width),
-    )
+    statistics = [entry for entry in read_statistics(log) if entry.decision_point == name]
+    return lineage_table(config, name, LogLedger(log).generations(name), statistics)
 
 
 def retrain_point(

@@ -26,6 +26,7 @@ from engine.serving.service import DecisionService
 from engine.serving.servicer import LeewayServicer
 from engine.serving.watcher import PolicyWatcher
 from engine.store import PolicyStore
+from monitoring.disk_metrics import DiskCollector
 from monitoring.exposition import serve_metrics
 from monitoring.metrics import ServingMetrics
 from streaming.catalogues import catalogue_path, read_catalogue
@@ -96,6 +97,7 @@ class ServingProcess:
         points = config.points()
         lists = config.lists()
         metrics = ServingMetrics(self._registry, [*points, *lists])
+        self._registry.register(DiskCollector(config.data_dir))
         observer = MetricsObserver(metrics)
         self._log = open_serving_log(config, metrics, clock)
         metrics.log_queue.set_function(lambda: self._log.recorder.depth)

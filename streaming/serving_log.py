@@ -114,6 +114,7 @@ class ClusterServing:
         self.insight: Insight = ClusterInsight(self._cluster, self._shipping)
         metrics.spool_records.set_function(lambda: self._spool.waiting)
         metrics.spool_bytes.set_function(self._spool.used_bytes)
+        metrics.spool_limit.set(log.spool_max_bytes)
         metrics.spool_age.set_function(lambda: _age_s(self._spool, clock))
 
     def recall(self, count: int, remember: Callable[[bytes], None]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from engine.client import Candidate, Decided, LeewayClient, Refused, decide_requ
 from engine.records import FALLBACK_REASON_DEADLINE, new_id
 from engine.serving.server import ADMIN, SERVICE
 from tests.integration.service import ACTIONS, CONTEXT, OFFERS, Service, eventually, offer, running, settings
+from tests.prometheus import binary
 
 #: A deadline below this is answered from the fallback: far from both ends, so that no busy machine crosses it.
 RESERVE_S = 0.5
@@ -186,11 +185,7 @@ def test_too_little_time_to_score_gives_the_fallback_with_its_true_propensities(
 
 @pytest.mark.parametrize("role", ["serve", "work"])
 def test_prometheus_accepts_the_metrics(service: Service, client: LeewayClient, role: str) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        if os.environ.get("LEEWAY_REQUIRE_PROMTOOL") == "1":
-            pytest.fail("LEEWAY_REQUIRE_PROMTOOL=1, and there is no promtool on the path")
-        pytest.skip("no promtool on the path (LEEWAY_REQUIRE_PROMTOOL=1 fails instead)")
+    promtool = binary("promtool")
     client.decide("banners", {}, ["a"])
     checked = subprocess.run(
         [promtool, "check", "metrics"], input=service.exposition(role), capture_output=True, text=True, check=False

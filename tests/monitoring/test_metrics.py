@@ -2,23 +2,35 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import subprocess
-from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from engine.errors import ConfigError
-from engine.records import DIRECTION_DOWN, DIRECTION_UP, Alarm, GenerationStatistics, JoinAccounting
+from engine.records import (
+    DIRECTION_DOWN,
+    DIRECTION_UP,
+    Alarm,
+    Decision,
+    Feedback,
+    Generation,
+    GenerationStatistics,
+    JoinAccounting,
+)
+from monitoring.disk_metrics import DiskCollector
 from monitoring.exposition import serve_metrics
+from monitoring.generation_metrics import RECENT, GenerationCollector, LineageMetrics
+from monitoring.metric_page import PAGE, page, stored_name
 from monitoring.metrics import REWARD_WINDOW, PipelineMetrics, ServingMetrics
+from monitoring.oscillation import Oscillation
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector, RoleMetrics
+from monitoring.watch_metrics import WatchMetrics
+from tests.prometheus import binary
 
 POINTS = ["layout", "offers"]
 ROLES = ["join", "learner"]
-DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 class Member:
@@ -41,17 +53,22 @@ class Exposed:
         self.book = {point: JoinAccounting() for point in POINTS}
         self.serving = ServingMetrics(self.registry, POINTS)
         self.pipeline = PipelineMetrics(self.registry, POINTS)
+        self.watch = WatchMetrics(self.registry, POINTS)
+        self.generations = GenerationCollector(POINTS)
+        self.lineage = LineageMetrics(self.registry, {"layout": None, "offers": 3_600.0}, 1_000.0)
         self.roles = RoleMetrics(self.registry, ROLES)
         self.member: Member | None = None
         self.registry.register(JoinCollector(lambda: self.book))
         self.registry.register(JoinMemberCollector(lambda: self.member, lambda: 62_500))
+        self.registry.register(self.generations)
+        self.registry.register(DiskCollector(PAGE.parent / "not-there-yet"))
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
 
     def names(self) -> set[str]:
-        """Metric names as Prometheus stores them: counters with ``_total``."""
-        return {metric.name + ("_total" if metric.type == "counter" else "") for metric in self.registry.collect()}
+        """Metric names as Prometheus stores them."""
+        return set(map(stored_name, self.registry.collect()))
 
 
 @pytest.fixture
@@ -164,8 +181,10 @@ def test_acting_generation(exposed: Exposed) -> None:
     assert exposed.value("leeway_generation_entropy_nats", decision_point="offers") == 0.5
 
 
-def test_every_metric_is_documented_and_every_documented_one_exists(exposed: Exposed) -> None:
-    documented = set(re.findall(r"^\| `(leeway_\w+)`", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE))
+def test_the_page_holds_the_table_of_now(exposed: Exposed) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(text) == text, "docs/metrics.md is stale; run: python -m monitoring.metric_page"
+    documented = set(re.findall(r"^\| `(leeway_\w+)`", text, re.MULTILINE))
     assert documented == exposed.names()
     for metric in exposed.registry.collect():
         assert metric.documentation.endswith("."), metric.name
@@ -177,18 +196,114 @@ def test_documented_labels_are_those_of_the_series(exposed: Exposed) -> None:
     for lag in (exposed.roles.lag_records, exposed.roles.lag_seconds):
         lag.labels("join", "decisions").set(0)
     exposed.pipeline.observe_generation(GenerationStatistics(decision_point="offers"))
-    rows = re.findall(r"^\| `(leeway_\w+)` \| \w+ \| ([^|]*) \|", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+    exposed.generations.observe("offers", [GenerationStatistics(decision_point="offers")])
+    rows = re.findall(r"^\| `(leeway_\w+)` \| \w+ \| ([^|]*) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
     documented = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in rows}
     for metric in exposed.registry.collect():
-        name = metric.name + ("_total" if metric.type == "counter" else "")
+        name = stored_name(metric)
         labels = {label for sample in metric.samples for label in sample.labels} - {"le"}
         assert documented[name] == labels, name
 
 
+def test_delay_and_drift_leave_out_what_is_none(exposed: Exposed) -> None:
+    decision = Decision(decision_point="offers", time_ms=10_000)
+    exposed.watch.observe_feedback(Feedback(decision=decision, reward_time_ms=14_000, outcomes=1))
+    exposed.watch.observe_feedback(Feedback(decision=decision, reward_time_ms=70_000, defaulted=True))
+    assert exposed.value("leeway_outcome_delay_seconds_count", decision_point="offers") == 1
+    assert exposed.value("leeway_outcome_delay_seconds_sum", decision_point="offers") == 4.0
+    exposed.watch.observe_alarm(Alarm(decision_point="offers", monitor="reward", explained=True))
+    exposed.watch.observe_alarm(Alarm(decision_point="offers", monitor="features"))
+    assert exposed.value("leeway_drift_alarms_total", decision_point="offers", monitor="reward") == 0
+    assert exposed.value("leeway_drift_alarms_total", decision_point="offers", monitor="features") == 1
+
+
+def test_the_shortest_run_of_a_monitor_is_shown(exposed: Exposed) -> None:
+    exposed.watch.observe_run_lengths("offers", {"features:country": 700, "features:basket": 40, "delay": 300})
+    shown = {
+        monitor: exposed.value("leeway_monitor_run_length", decision_point="offers", monitor=monitor)
+        for monitor in ("features", "delay", "actions")
+    }
+    assert shown == {"features": 40, "delay": 300, "actions": 0}
+
+
+def test_standard_error_of_the_mean_reward(exposed: Exposed) -> None:
+    exposed.pipeline.observe_reward("offers", 1.0)
+    assert math.isnan(exposed.value("leeway_reward_standard_error", decision_point="offers") or 0.0)
+    for reward in (0.0, 1.0, 0.0):
+        exposed.pipeline.observe_reward("offers", reward)
+    # Variance 1/3 of four rewards.
+    assert exposed.value("leeway_reward_standard_error", decision_point="offers") == pytest.approx((1 / 12) ** 0.5)
+
+
+def test_only_the_latest_generations_have_series(exposed: Exposed) -> None:
+    acted = [
+        GenerationStatistics(generation=g, feedback=4, reward_sum=g, reward_square_sum=g * g, entropy_sum=0.5)
+        for g in range(8)
+    ]
+    exposed.generations.observe("offers", acted)
+    shown = [
+        exposed.value("leeway_recent_generation_reward_mean", decision_point="offers", generation=str(g))
+        for g in range(8)
+    ]
+    assert shown == [None] * (8 - RECENT) + [g / 4 for g in range(8 - RECENT, 8)]
+    assert exposed.value("leeway_monitor_feedback_total", decision_point="offers") == 32
+    assert exposed.value("leeway_propensity_entropy_nats_total", decision_point="offers") == 4.0
+
+
+def test_counters_of_the_books_do_not_go_back(exposed: Exposed) -> None:
+    for feedback in (10, 7):  # a role that failed begins again from what it had committed
+        exposed.generations.observe("offers", [GenerationStatistics(feedback=feedback, entropy_sum=0.1 * feedback)])
+    assert exposed.value("leeway_monitor_feedback_total", decision_point="offers") == 10
+    assert exposed.value("leeway_propensity_entropy_nats_total", decision_point="offers") == 1.0
+
+
+def test_ledger_shows_verdicts_and_when_the_next_training_is_due(exposed: Exposed) -> None:
+    def due(point: str) -> float | None:
+        return exposed.value("leeway_training_due_timestamp_seconds", decision_point=point)
+
+    assert (due("layout"), due("offers")) == (None, 4_600.0)
+    assert math.isnan(exposed.value("leeway_gate_estimate", decision_point="offers") or 0.0)
+    judged = {"run_id": "r", "estimate": 0.6, "champion_estimate": 0.5, "difference_low": 0.05, "difference_high": 0.15}
+    exposed.lineage.observe(
+        Generation(decision_point="offers", reason="drift", trained_ms=5_000_000, promoted=True, **judged)  # type: ignore[arg-type]
+    )
+    exposed.lineage.observe(Generation(decision_point="offers", reason="schedule", trained_ms=9_000_000))
+    exposed.lineage.observe(Generation(decision_point="offers", reason="rollback", trained_ms=9_900_000, promoted=True))
+    exposed.lineage.observe(Generation(decision_point="gone", reason="drift"))
+    shown = {
+        (reason, result): exposed.value("leeway_trainings_total", decision_point="offers", reason=reason, result=result)
+        for reason, result in (
+            *(("drift", "promoted"), ("drift", "refused"), ("schedule", "refused"), ("rollback", "promoted")),
+        )
+    }
+    assert list(shown.values()) == [1, 0, 1, 1]
+    assert exposed.value("leeway_training_timestamp_seconds", decision_point="offers") == 9_000.0
+    assert due("offers") == 12_600.0
+    # The second was not estimated: what is known of the first stands.
+    assert exposed.value("leeway_gate_difference_low", decision_point="offers") == 0.05
+
+
+def test_oscillation_is_shown_once_it_is_judged(exposed: Exposed) -> None:
+    exposed.lineage.observe_oscillation("offers", None, declared=False)
+    assert exposed.value("leeway_oscillation_p_value", decision_point="offers") == 1.0
+    judged = Oscillation(True, 0.025, 0.001, 0.001, 1.0, 2, 0.03, 0.005, 9)
+    exposed.lineage.observe_oscillation("offers", judged, declared=True)
+    shown = {
+        name: exposed.value(f"leeway_oscillation_{name}", decision_point="offers")
+        for name in ("declared", "p_value", "level", "period_generations", "amplitude")
+    }
+    assert shown == {"declared": 1, "p_value": 0.001, "level": 0.025, "period_generations": 2, "amplitude": 0.03}
+
+
+def test_disk_is_that_of_a_directory_that_is_still_to_be_made(exposed: Exposed) -> None:
+    size, free = exposed.value("leeway_disk_size_bytes"), exposed.value("leeway_disk_free_bytes")
+    assert size is not None
+    assert free is not None
+    assert 0 <= free <= size
+
+
 def test_promtool_accepts_the_exposition(exposed: Exposed) -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed (Debian package prometheus): the exposition was not checked by it")
+    promtool = binary("promtool")
     exposed.serving.requests.labels("Decide", "OK").inc()
     exposed.roles.lag_records.labels("join", "decisions").set(3)
     exposed.pipeline.observe_reward("offers", 1.0)

@@ -224,3 +224,20 @@ def test_the_learner_of_these_tests_learns_from_nothing() -> None:
     rewards = [item.reward for item in RidgeLearner(0).run(3000)]
     assert np.mean(rewards[:50]) < 2.5 / CLASSES
     assert np.mean(rewards[-300:]) > 0.85
+
+
+def test_belief_in_a_change_grows_until_it_is_reported() -> None:
+    """A fall that is still too short for an alarm is seen in the posterior; after the alarm it begins anew."""
+    watcher = monitor()
+    assert watcher.change_probability < 1e-9
+    watch(watcher, stationary(1, 0, 1000, 0.9, 0.9))
+    quiet = watcher.change_probability
+    believed, alarms = [], 0
+    for item in stationary(101, 1000, 60, 0.2, 0.9):
+        alarms += watcher.update(item) is not None
+        if alarms:
+            break
+        believed.append(watcher.change_probability)
+    assert alarms == 1
+    assert quiet < 0.01 < max(believed) < 0.5
+    assert watcher.change_probability < 0.5
