@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,23 @@ def free_port(*also: int) -> int:
                 listeners.enter_context(socket.create_server(("127.0.0.1", port + offset)))
             return port
     raise LeewayError("no port between 20000 and 30000 of 127.0.0.1 is free; see what listens there")
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM come after the block: in its midst, a process that is being started would be left over."""
+    caught: list[int] = []
+    former = {
+        number: signal.signal(number, lambda number, _frame: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if caught:
+            signal.raise_signal(caught[0])
 
 
 class Crew:
@@ -67,7 +84,7 @@ class Crew:
 
     def start(self, name: str, command: Sequence[str | Path], environment: Mapping[str, str] = {}) -> None:
         """Start a process; it does not hear the terminal's Ctrl-C, which is for who started the crew."""
-        with (self._messages / f"{name}.log").open("ab") as sink:
+        with (self._messages / f"{name}.log").open("ab") as sink, undisturbed():
             process = subprocess.Popen(
                 [str(word) for word in command],
                 env={**os.environ, **environment},
@@ -76,9 +93,9 @@ class Crew:
                 stderr=sink,
                 start_new_session=True,
             )
-        self._processes[name] = process
-        self.pids[name] = process.pid
-        self._stack.callback(self._end, name, process)
+            self._processes[name] = process
+            self.pids[name] = process.pid
+            self._stack.callback(self._end, name, process)
 
     def at_end(self, act: Callable[[], None]) -> None:
         """Do something when all that is started after this has ended."""

@@ -79,7 +79,13 @@ def test_the_manifests_are_what_kubernetes_allows(
     wrong = [{**made, "spec": {**made["spec"], "replikas": 1}} for made in ours if made["kind"] == "StatefulSet"][:1]
     for manifests, status in ((ours, 0), (wrong, 1)):
         path.write_text(yaml.safe_dump_all(manifests))
-        command = [release_tools / "kubernetes-validate", "--strict", "--kubernetes-version", version, path]
+        command: list[str | Path] = [
+            release_tools / "kubernetes-validate",
+            "--strict",
+            "--kubernetes-version",
+            version,
+            path,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode != 0) == bool(status), done.stdout + done.stderr
         assert status or done.stdout.count(" passed ") == len(ours)
