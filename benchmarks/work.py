@@ -38,6 +38,7 @@ from streaming.learner import LearnerRole
 from streaming.log import Log, Message
 from streaming.loop import Role
 from streaming.monitor import MonitorRole
+from streaming.serve import now_ms
 from streaming.topics import FEEDBACK, topics
 from streaming.wire import message_of
 
@@ -97,24 +98,33 @@ def costs(work: Workload, folder: Path) -> dict[str, float]:
     log = EmbeddedLog(folder / "log")
     log.create(topics(4, RETENTION_MS))
     point = CONFIG.engine()
-    clock: Callable[[], int] = lambda: work.end_ms  # noqa: E731  # every window of what was read has closed
+    now = [work.warm_ms]  # the clock of the join, which is set on when all that there is was read: every window closes
     makers: dict[str, Callable[[], Role]] = {
-        "join": lambda: JoinerRole(log, {POINT: point.reward}, clock, max_skew_ms=2**40),
+        "join": lambda: JoinerRole(log, {POINT: point.reward}, lambda: now[0], max_skew_ms=2**40),
         "reading": lambda: Reading(log),
         "learner": lambda: LearnerRole(
-            log, {POINT: point}, PolicyStore(folder / "policies"), folder / "learner", clock
+            log, {POINT: point}, PolicyStore(folder / "policies"), folder / "learner", now_ms
         ),
-        "monitors": lambda: MonitorRole(log, {POINT: CONFIG}, clock),
-        "archive": lambda: ArchiveRole(log, folder / "archive", {POINT: point}, clock),
+        "monitors": lambda: MonitorRole(log, {POINT: CONFIG}, now_ms),
+        "archive": lambda: ArchiveRole(log, folder / "archive", {POINT: point}, now_ms),
     }
     roles: dict[str, Role] = {}
     try:
-        log.append(events(0, work.warm_up))
-        for name, make in makers.items():
-            roles[name] = make()
-            drain(roles[name])
-        log.append(events(work.warm_up, work.total))
-        return {name: 1e6 * drain(role) / work.pairs for name, role in roles.items()}
+        roles["join"] = makers["join"]()
+        spent = dict.fromkeys(makers, 0.0)
+        for start, stop in ((0, work.warm_up), (work.warm_up, work.total)):
+            log.append(events(start, stop))
+            spent["join"] = drain(roles["join"])
+            now[0] += 10 * (WINDOW_MS + GRACE_MS) + (stop - start) // PER_MS
+            spent["join"] += drain(roles["join"])
+            for name in list(makers)[1:]:
+                if name not in roles:
+                    roles[name] = makers[name]()
+                spent[name] = drain(roles[name])
+            feedback = sum(log.ends(FEEDBACK).values())
+            if feedback != stop:
+                raise SystemExit(f"{feedback} feedbacks for {stop} decisions: the figures would mean nothing")
+        return {name: 1e6 * seconds / work.pairs for name, seconds in spent.items()}
     finally:
         for role in roles.values():
             role.close()

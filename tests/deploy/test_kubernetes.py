@@ -97,7 +97,8 @@ def test_the_operator_would_take_its_objects(node_modules: Path) -> None:
     (node_modules.parent / "check.mjs").write_text(CHECK)
     mine = [made for made in objects("overlays/production") if made["apiVersion"] == OPERATOR]
     assert {made["kind"] for made in mine} == {"ServiceMonitor", "PrometheusRule"}
-    wrong = {**mine[0], "spec": {"endpoints": "metrics"}}
+    monitor = next(made for made in mine if made["kind"] == "ServiceMonitor")
+    wrong = {**monitor, "spec": {**monitor["spec"], "endpoints": "metrics"}}
     for manifests, status in ((mine, 0), ([wrong], 1)):
         done = subprocess.run(
             ["node", "check.mjs"],
