@@ -81,6 +81,8 @@ class Plan:
         On all brokers together, with ``REPLICAS`` copies.
     archive_gb_a_day : float
         Of Parquet.
+    state_gb_a_minute : float
+        Of decisions that wait, for each minute of reward window, with all members of the join.
     broker_in_mb, broker_out_mb : float
         Megabytes a second over the network into and out of all brokers, copies included.
     """
@@ -93,6 +95,7 @@ class Plan:
     partitions: int
     disk_tb_a_day: float
     archive_gb_a_day: float
+    state_gb_a_minute: float
     broker_in_mb: float
     broker_out_mb: float
 
@@ -118,6 +121,7 @@ def plan(rate: int, costs: UnitCosts) -> Plan:
         partitions=max(8, 2 ** math.ceil(math.log2(2 * members))),
         disk_tb_a_day=REPLICAS * written * DAY_S / 1e12,
         archive_gb_a_day=rate * costs.archive_bytes * DAY_S / 1e9,
+        state_gb_a_minute=rate * 60 * costs.pending_bytes / 1e9,
         broker_in_mb=(written + copied) / 1e6,
         broker_out_mb=(read_out + copied) / 1e6,
     )
@@ -156,6 +160,7 @@ def needs(costs: UnitCosts) -> str:
         "partitions of each": [p.partitions for p in plans],
         "TB a day on the brokers' disks, three copies": [p.disk_tb_a_day for p in plans],
         "GB a day of archive": [p.archive_gb_a_day for p in plans],
+        "GB of open decisions in the join, for each minute of window": [p.state_gb_a_minute for p in plans],
         "MB/s into the brokers": [p.broker_in_mb for p in plans],
         "MB/s out of them": [p.broker_out_mb for p in plans],
     }
