@@ -91,10 +91,17 @@ class Drive:
             sum(health.samples(self._topology.metrics(name), "leeway_join_commits_total").values())
             for name in names("join")
         ]
-        scraped = self._scraped() if self._topology.prometheus else None
+        working = {
+            role
+            for name in (*names("join"), *names("work"))
+            for role, up in health.samples(self._topology.metrics(name), "leeway_role_up").items()
+            if up == 1.0
+        }
+        scraped = self._scraped() if self._topology.prometheus else (None, None)
         self._crew.check()
         figures = self._figures()
-        figures["prometheus_decisions"] = scraped
+        figures["prometheus_decisions"], figures["prometheus_roles"] = scraped
+        figures["roles_at_work"] = sorted(working)
         figures["scheduled_retraining"] = retrained
         figures["join_commits"] = commits
         figures["cpu_us_per_decision"] = spent(before, after, figures["decisions"])
@@ -151,10 +158,11 @@ class Drive:
         self._say(f"{' '.join(RETRAIN)}: status {done.returncode} ({ExitCode(done.returncode).name.lower()})")
         return done.returncode
 
-    def _scraped(self) -> float:
-        """Return how many decisions Prometheus has counted; it scrapes every second."""
+    def _scraped(self) -> tuple[float, float]:
+        """Return how many decisions Prometheus has counted, and roles at work; it scrapes every second."""
         time.sleep(2.0)
-        return self._topology.ask_prometheus("sum(leeway_decisions_total)")
+        decisions = self._topology.ask_prometheus("sum(leeway_decisions_total)")
+        return decisions, self._topology.ask_prometheus("count(count by (role) (leeway_role_up == 1))")
 
     def _figures(self) -> dict[str, Any]:
         acknowledged = [decision_id for traffic in self._traffic for decision_id in traffic.acknowledged]
@@ -183,6 +191,9 @@ class Drive:
             value = figures["prometheus_decisions"]
             goals.append({"name": "decisions that Prometheus has counted", "value": value, "bound": "= those logged"})
             holds.append(value == figures["decisions"])
+            value = figures["prometheus_roles"]
+            goals.append({"name": "roles at work that Prometheus knows", "value": value, "bound": "= those that are"})
+            holds.append(value == len(figures["roles_at_work"]))
         return [{**goal, "holds": hold} for goal, hold in zip(goals, holds, strict=True)]
 
 

@@ -137,9 +137,10 @@ class Topology:
             "rule_files": [str(path) for path in sorted((DEPLOY / "prometheus" / "rules").glob("*.yml"))],
             "scrape_configs": [
                 {
-                    "job_name": "leeway",
-                    "file_sd_configs": [{"files": [str(folder / "targets.json")], "refresh_interval": "1s"}],
+                    "job_name": f"leeway-{role}",
+                    "file_sd_configs": [{"files": [str(folder / f"{role}.json")], "refresh_interval": "1s"}],
                 }
+                for role in COUNTS
             ],
         }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(settings, sort_keys=False))
@@ -195,16 +196,14 @@ class Topology:
 
     def watch(self) -> Callable[[], str]:
         """Let Prometheus scrape every process; return what says which of them it has not scraped yet."""
-        groups = [
-            {
-                "targets": [self.metrics(name).removeprefix("http://").removesuffix("/metrics")],
-                "labels": {"role": role, "replica": name},
-            }
-            for role in COUNTS
-            for name in names(role)
-        ]
-        (self._directory / "prometheus" / "targets.json").write_text(json.dumps(groups))
-        return partial(self._unscraped, len(groups))
+        for role in COUNTS:
+            # No label `role` is added: metrics have one, which would be renamed.
+            groups = [
+                {"targets": [self.metrics(name).removeprefix("http://").removesuffix("/metrics")]}
+                for name in names(role)
+            ]
+            (self._directory / "prometheus" / f"{role}.json").write_text(json.dumps(groups))
+        return partial(self._unscraped, sum(COUNTS.values()))
 
     def ask_prometheus(self, query: str) -> float:
         """Return the value of a query that has one; raises ``OSError`` or ``LeewayError``."""

@@ -161,7 +161,11 @@ def test_prometheus_looks_where_the_roles_show_their_metrics() -> None:
         "work": config.metrics.pipeline_port,
         "join": config.metrics.join_port,
     }
-    found = {name: entry["port"] for entry in scrape[0]["dns_sd_configs"] for name in entry["names"]}
+    found = {name: entry["port"] for job in scrape for entry in job["dns_sd_configs"] for name in entry["names"]}
+    assert [job["job_name"] for job in scrape] == ["leeway-serve", "leeway-work", "leeway-join"]
+    assert all(
+        job.keys() == {"job_name", "dns_sd_configs"} for job in scrape
+    )  # a label `role` would hide the metrics' own
     assert {name: ports[name.partition("-")[0]] for name in found} == found
     assert set(found) == {"serve-1", "serve-2", "join", "work"}
     assert found.keys() <= compose()["services"].keys()

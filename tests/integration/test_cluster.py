@@ -57,6 +57,8 @@ def test_the_whole_topology_closes_its_books_and_is_gone_afterwards(tmp_path: Pa
     assert figures["dead_letters"] > 0  # outcomes of no decision
     if shutil.which("prometheus"):
         assert figures["prometheus_decisions"] == figures["decisions"]
+        assert {"join", "learner", "monitor", "archive", "retrainer"} <= set(figures["roles_at_work"])
+        assert figures["prometheus_roles"] == len(figures["roles_at_work"])
     else:
         assert "Prometheus is left out" in said
     costs = figures["cpu_us_per_decision"]
