@@ -44,8 +44,9 @@ def built(overlay: str) -> str:
     pytest.skip("neither kustomize nor kubectl is installed, so the manifests are not put together")
 
 
-def objects(overlay: str) -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all(built(overlay)))
+@cache
+def objects(overlay: str) -> tuple[dict[str, Any], ...]:
+    return tuple(yaml.safe_load_all(built(overlay)))
 
 
 def of_kind(overlay: str, kind: str) -> dict[str, dict[str, Any]]:
