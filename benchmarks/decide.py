@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -84,6 +85,19 @@ def burst(target: str, seconds: float) -> dict[str, float]:
     return {"per_second": len(latencies) / seconds, "p50_ms": 1_000 * cuts[49], "p99_ms": 1_000 * cuts[98]}
 
 
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measured(pid: int, target: str, seconds: float) -> dict[str, float]:
+    """Return what a burst gives, and the processor time of the server for each decision."""
+    before = cpu_seconds(pid)
+    found = burst(target, seconds)
+    return {**found, "server_cpu_us": 1e6 * (cpu_seconds(pid) - before) / (found["per_second"] * seconds)}
+
+
 def serve(directory: Path, *, fsync: bool) -> tuple[subprocess.Popen[bytes], str]:
     """Start ``leeway serve`` and return it with its address."""
     directory.mkdir()
@@ -119,8 +133,8 @@ def measure(quick: bool) -> dict[str, Any]:
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in forms}
         try:
             for _ in range(repeats):
-                for name, (_, target) in forms.items():
-                    runs[name].append(burst(target, seconds))
+                for name, (process, target) in forms.items():
+                    runs[name].append(measured(process.pid, target, seconds))
         finally:
             for process, _ in forms.values():
                 process.kill()

@@ -72,7 +72,7 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
     figures["client_errors"] = traffic.errors
     figures["seconds"] = round(time.monotonic() - started, 1)
     figures["data"] = table.name
-    figures["goals"] = _goals(figures, own_data=settings.data is not None)
+    figures["goals"] = goals_of(figures, own_data=settings.data is not None)
     report = settings.directory / "report.html"
     write_report(report, figures, series)
     for goal in figures["goals"]:
@@ -96,30 +96,33 @@ def prepare(directory: Path, table: Table) -> Path:
     config = {
         "version": 1,
         "data_dir": "data",
-        "decision_points": {
-            POINT: {
-                "context": table.schema,
-                "reward": {"window": "1s", "grace": "500ms", "aggregation": "first"},
-                # Explore until a promotion, however long a slow machine takes to train.
-                "policy": {
-                    "publish_interval": "500ms",
-                    "drift_exploration": 0.9,
-                    "drift_exploration_feedbacks": 100_000,
-                },
-                # Ten actions explored nearly uniformly: a tenth of the held-back feedback counts for a new policy.
-                "retraining": {
-                    "min_events": 1_200,
-                    "hold_back": 0.3,
-                    "gate": {"min_effective_sample_size": 20},
-                },
-            }
-        },
+        "decision_points": {POINT: decision_point(table)},
         "serving": {"port": 0, "drain": "100ms"},
         "metrics": {"serving_port": 0, "pipeline_port": 0},
     }
     path = directory / "leeway.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+def decision_point(table: Table) -> dict[str, Any]:
+    """Return the settings of the decision point that the demo asks about a table."""
+    return {
+        "context": table.schema,
+        "reward": {"window": "1s", "grace": "500ms", "aggregation": "first"},
+        # Explore until a promotion, however long a slow machine takes to train.
+        "policy": {
+            "publish_interval": "500ms",
+            "drift_exploration": 0.9,
+            "drift_exploration_feedbacks": 100_000,
+        },
+        # Ten actions explored nearly uniformly: a tenth of the held-back feedback counts for a new policy.
+        "retraining": {
+            "min_events": 1_200,
+            "hold_back": 0.3,
+            "gate": {"min_effective_sample_size": 20},
+        },
+    }
 
 
 @contextlib.contextmanager
@@ -204,7 +207,9 @@ def _settle(admin: admin_pb2_grpc.LeewayAdminStub, console: Console) -> None:
     console.print(f"{state.accounting.pending} decisions are still pending", style="yellow")
 
 
-def _goals(figures: dict[str, Any], *, own_data: bool) -> list[dict[str, Any]]:
+def goals_of(figures: dict[str, Any], *, own_data: bool) -> list[dict[str, Any]]:
+    """Return what a finished run is held to, with the values that it reached; less of it on a stranger's table."""
+
     def goal(name: str, value: Any, bound: str, holds: bool) -> dict[str, Any]:
         return {"name": name, "value": value, "bound": bound, "holds": bool(holds)}
 

@@ -19,7 +19,7 @@ CONTENT = {int(code) for code in (ExitCode.NOT_ENOUGH_DATA, ExitCode.REFUSED, Ex
 
 
 def cronjob() -> dict[str, object]:
-    found: dict[str, object] = yaml.safe_load((DEPLOY / "kubernetes" / "retrain-cronjob.yaml").read_text())
+    found: dict[str, object] = yaml.safe_load((DEPLOY / "kubernetes" / "base" / "retrain-cronjob.yaml").read_text())
     return found
 
 

@@ -1,0 +1,1 @@
+"""What Leeway is run with: nothing of this is in the wheel."""

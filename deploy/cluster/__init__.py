@@ -1,0 +1,1 @@
+"""The whole topology on this machine without containers: ``python -m deploy.cluster``."""
