@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from engine.api.leeway.v1.service_pb2 import (
+    ClientDecision,
     DecideRequest,
     DecideResponse,
     RecommendRequest,
@@ -33,6 +34,7 @@ from engine.records import (
 )
 from engine.sampling import draw
 from engine.serving.answers import Activity, Answers
+from engine.serving.client_decision import client_decision, taken_as_made
 from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer, Recorder
 
@@ -207,6 +209,13 @@ class DecisionService:
             response,
         )
         return cast("Future[DecideResponse]", answer)
+
+    def record(self, made: ClientDecision, now_ms: int) -> Future[DecideResponse]:
+        """Record a decision that a client made by itself; see :func:`client_decision` and :meth:`Answers.answer`."""
+        slot = self.slot(made.request.decision_point)
+        decision = client_decision(slot.policy, made, now_ms)
+        answer = self._answers.answer(slot.name, slot, decision.decision_id, lambda _: decision, response)
+        return taken_as_made(decision, cast("Future[DecideResponse]", answer))
 
     def recommend(self, request: RecommendRequest, now_ms: int, *, hurry: bool = False) -> Future[RecommendResponse]:
         """Rank and record; see :meth:`Answers.answer`."""
