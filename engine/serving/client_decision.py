@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from concurrent.futures import Future
 
 from engine.api.leeway.v1.service_pb2 import ClientDecision, DecideResponse
 from engine.errors import InvalidRequest
 from engine.policy import Policy
 from engine.records import FALLBACK_REASON_CLIENT, Decision
-from engine.sampling import draw
+from engine.sampling import draw, vector_problem
 
-#: How far the sum of a vector may be from 1: the rounding of thousands of additions.
-TOLERANCE = 1e-9
 _LONGEST_DETAIL = 1_000
 
 
@@ -63,25 +60,6 @@ def client_decision(policy: Policy, made: ClientDecision, now_ms: int) -> Decisi
         fallback_detail=made.detail[:_LONGEST_DETAIL],
         salt=made.salt,
     )
-
-
-def vector_problem(vector: list[float], available: list[bool]) -> str:
-    """Return why something is no probability vector over the available actions; empty where it is one.
-
-    >>> vector_problem([0.5, 0.5], [True, False])
-    'is 0.5 for action 1, which is excluded; give it 0'
-    """
-    if len(vector) != len(available):
-        return f"has {len(vector)} entries for {len(available)} actions; send one for each"
-    for index, (p, free) in enumerate(zip(vector, available, strict=True)):
-        if not 0.0 <= p <= 1.0:
-            return f"is {p} for action {index}; send a number from 0 to 1"
-        if p and not free:
-            return f"is {p} for action {index}, which is excluded; give it 0"
-    total = math.fsum(vector)
-    if abs(total - 1.0) > TOLERANCE:
-        return f"adds up to {total!r}; send a vector that adds up to 1"
-    return ""
 
 
 def taken_as_made(decision: Decision, answer: Future[DecideResponse]) -> Future[DecideResponse]:
