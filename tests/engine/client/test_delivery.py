@@ -51,7 +51,7 @@ def test_a_call_that_fails_takes_nothing_away_and_pauses_grow(code: grpc.StatusC
 def test_what_is_too_large_together_goes_in_parts_and_alone_is_given_up() -> None:
     world = World("abcdefgh")
     too_large = FakeError(grpc.StatusCode.RESOURCE_EXHAUSTED, "larger than max")
-    sizes = []
+    sizes: list[int] = []
     while (batch := world.delivery.next()) and len(sizes) < 4:
         sizes.append(len(batch))
         assert world.delivery.failed(batch, too_large) == 0.0

@@ -16,7 +16,7 @@ from engine.sampling import draw
 from engine.serving.client_decision import client_decision
 from tests.engine.samples import NAME, TIME_MS, make_policy, request
 
-ACTIONS = ["none", Candidate("small"), Candidate("gone", excluded=True), "large"]
+ACTIONS: list[Candidate | str] = ["none", Candidate("small"), Candidate("gone", excluded=True), "large"]
 
 
 def ask(client: FakeClient, decision_id: str | None = None, **how: object) -> Decided:

@@ -55,11 +55,11 @@ def test_a_server_without_room_is_asked_again_when_it_says() -> None:
 
 
 def test_a_hint_that_cannot_be_read_is_none() -> None:
-    class Garbled(ServerError):
+    class GarbledError(ServerError):
         def trailing_metadata(self) -> tuple[Any, ...]:
             return (("grpc-status-details-bin", b"\xff\xff"),)
 
-    assert attempts(Patience(1.0, 10.0)).pause_s(Garbled(Code.UNAVAILABLE), 100.0) == pytest.approx(0.05)
+    assert attempts(Patience(1.0, 10.0)).pause_s(GarbledError(Code.UNAVAILABLE), 100.0) == pytest.approx(0.05)
 
 
 def test_pauses_grow_and_are_left_to_chance_in_their_upper_half() -> None:
