@@ -119,9 +119,11 @@ def serve(config_path: Path) -> None:
     hold_lifeline()
     hold_role(config, "serve")
 
-    def ready(port: int, metrics_port: int) -> None:
-        announce(config, "serve", host=config.serving.host, port=port, metrics_port=metrics_port)
-        click.echo(f"serving on {config.serving.host}:{port}, metrics on :{metrics_port}/metrics", err=True)
+    def ready(port: int, metrics_port: int, http_port: int | None) -> None:
+        facts = {} if http_port is None else {"http_port": http_port}
+        announce(config, "serve", host=config.serving.host, port=port, metrics_port=metrics_port, **facts)
+        http = "" if http_port is None else f", HTTP on :{http_port}"
+        click.echo(f"serving on {config.serving.host}:{port}{http}, metrics on :{metrics_port}/metrics", err=True)
 
     serving.run(config, ready)
     withdraw(config, "serve")

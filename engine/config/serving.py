@@ -1,4 +1,4 @@
-"""What can be said about the gRPC server."""
+"""What can be said about the servers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,16 @@ from pydantic import Field
 from engine.config.base import Milliseconds, Model
 
 
+class HttpConfig(Model):
+    """The HTTP/JSON server beside gRPC."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8190, ge=0, le=65_535, description="0: any free port")
+    max_requests: int = Field(1_000, ge=1, description="under way at once; beyond it 503, with a time to come again")
+
+
 class ServingConfig(Model):
-    """The gRPC server."""
+    """The gRPC server, and the HTTP server beside it."""
 
     host: str = "127.0.0.1"
     port: int = Field(8180, ge=0, le=65_535, description="0: any free port")
@@ -29,3 +37,4 @@ class ServingConfig(Model):
     swap_interval: Milliseconds = Field(200, ge=10, description="how often a new policy is looked for")
     drain: Milliseconds = Field(1_000, ge=0, description="time between not-ready and no new requests")
     drain_grace: Milliseconds = Field(10_000, ge=0, description="time for requests under way to end")
+    http: HttpConfig | None = Field(None, description="HTTP/JSON beside gRPC; off unless it is given")
