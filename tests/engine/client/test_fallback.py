@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.message import Message
 
 from engine.api.leeway.v1.service_pb2 import ClientDecision, DecideRequest
 from engine.client import Candidate, Decided, Fallback, decide_request
@@ -33,7 +34,7 @@ def test_without_a_server_the_draw_is_uniform_true_and_handed_in() -> None:
     with client(engine) as away:
         answers = [ask(away, f"d{n}") for n in range(300)]
         for n, answer in enumerate(answers):
-            assert answer.decision_id == local_id(f"d{n}")
+            assert answer.decision_id == local_id(f"d{n}") != f"d{n}"
             assert answer.fallback == "client"
             assert answer.unrecorded
             assert answer.probabilities == (1 / 3, 1 / 3, 0.0, 1 / 3)
@@ -158,6 +159,32 @@ def test_kept_in_memory_their_loss_is_said(caplog: pytest.LogCaptureFixture) -> 
     with caplog.at_level(logging.WARNING):
         away.close(timeout_s=0.0)
     assert "1 decisions that the client made by itself were not handed in; they are lost" in caplog.text
+
+
+def test_while_the_engine_is_away_each_decision_asks_once() -> None:
+    class Counting(FakeEngine):
+        asked = 0
+
+        def call(self, method: str, request: Message) -> Message:
+            self.asked += isinstance(request, DecideRequest)
+            return super().call(method, request)
+
+    engine = Counting()
+    engine.fail()
+    with FakeClient(engine, retry_s=0.2, fallback=Fallback()) as away:
+        ask(away)
+        assert engine.asked > 1
+        engine.asked = 0
+        for _ in range(5):
+            ask(away)
+        assert engine.asked == 5
+        engine.recover()
+        ask(away)
+        engine.fail()
+        engine.asked = 0
+        ask(away)
+        assert engine.asked > 1  # it was back: an outage may be a moment
+        engine.recover()
 
 
 def test_without_an_action_to_draw_nothing_is_decided() -> None:
