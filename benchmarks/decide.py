@@ -14,6 +14,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,15 @@ def burst(target: str, seconds: float) -> dict[str, float]:
     return {"per_second": len(latencies) / seconds, "p50_ms": 1_000 * cuts[49], "p99_ms": 1_000 * cuts[98]}
 
 
-def serve(directory: Path, *, fsync: bool) -> tuple[subprocess.Popen[bytes], str]:
+def serve(
+    directory: Path, *, fsync: bool, serving: Mapping[str, Any] | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
     """Start ``leeway serve`` and return it with its address."""
     directory.mkdir()
     config = {
         "version": 1,
         "decision_points": {"digits": {"context": {"pixels": {"type": "vector", "size": 64}}}},
-        "serving": {"port": 0},
+        "serving": {"port": 0, **(serving or {})},
         "metrics": {"serving_port": 0, "pipeline_port": 0},
         "log": {"fsync": fsync},
     }

@@ -56,8 +56,7 @@ class HttpServer:
         """Listen and return the port; raises ``ConfigError`` where the address cannot be had."""
         address = (self._config.host, self._config.port)
         try:
-            family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0][0]
-            self._listener = socket.create_server(address, family=family, backlog=_BACKLOG)
+            self._listener = listen(*address)
         except OSError as error:
             raise ConfigError(
                 f"serving.http.host/port: cannot listen on {address[0]}:{address[1]} ({error}); choose a free port"
@@ -81,3 +80,19 @@ class HttpServer:
         """Take no more requests, let those under way end, and close."""
         self._server.should_exit = True
         self._thread.join()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raises ``OSError``."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    # With its protocol named: asyncio turns off Nagle's algorithm for such alone, and an answer, which is sent in two
+    # parts, would wait for the other side's delayed acknowledgement, 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener

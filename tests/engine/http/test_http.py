@@ -12,7 +12,7 @@ import pytest
 
 from engine.config import HttpConfig
 from engine.errors import ConfigError
-from engine.serving.http.server import HttpServer
+from engine.serving.http.server import HttpServer, listen
 from tests.engine.http.face import BODY, Face, serving
 from tests.engine.samples import TIME_MS
 
@@ -273,6 +273,13 @@ def test_its_end_waits_for_what_is_under_way() -> None:
         ending.join()
     with pytest.raises(OSError, match=r".*"):
         face.call("GET", "/health")
+
+
+def test_an_answer_does_not_wait_for_an_acknowledgement() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.proto == socket.IPPROTO_TCP  # what asyncio asks before it sets TCP_NODELAY
 
 
 def test_a_port_that_is_taken_is_said() -> None:
