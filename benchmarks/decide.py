@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,15 @@ def measured(pid: int, target: str, seconds: float) -> dict[str, float]:
     return {**found, "server_cpu_us": 1e6 * (cpu_seconds(pid) - before) / (found["per_second"] * seconds)}
 
 
-def serve(directory: Path, *, fsync: bool) -> tuple[subprocess.Popen[bytes], str]:
+def serve(
+    directory: Path, *, fsync: bool, serving: Mapping[str, Any] | None = None
+) -> tuple[subprocess.Popen[bytes], str]:
     """Start ``leeway serve`` and return it with its address."""
     directory.mkdir()
     config = {
         "version": 1,
         "decision_points": {"digits": {"context": {"pixels": {"type": "vector", "size": 64}}}},
-        "serving": {"port": 0},
+        "serving": {"port": 0, **(serving or {})},
         "metrics": {"serving_port": 0, "pipeline_port": 0},
         "log": {"fsync": fsync},
     }

@@ -15,8 +15,10 @@ from engine.loopback import is_loopback
 
 if TYPE_CHECKING:  # grpc-stubs alone give it parameters
     _Interceptor = grpc.UnaryUnaryClientInterceptor[Any, Any]
+    _AsyncInterceptor = grpc.aio.UnaryUnaryClientInterceptor[Any, Any]
 else:
     _Interceptor = grpc.UnaryUnaryClientInterceptor
+    _AsyncInterceptor = grpc.aio.UnaryUnaryClientInterceptor
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +60,22 @@ class _Bearer(_Interceptor):
         return continuation(details, request)
 
 
+class _AsyncBearer(_AsyncInterceptor):
+    """Sends a token with each call of an asyncio channel."""
+
+    def __init__(self, token: str) -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    async def intercept_unary_unary(
+        self, continuation: Callable[..., Any], client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        """Add the token and go on."""
+        said = client_call_details
+        metadata = grpc.aio.Metadata(*(said.metadata or ()), *self._metadata)
+        details = grpc.aio.ClientCallDetails(said.method, said.timeout, metadata, said.credentials, said.wait_for_ready)
+        return await continuation(details, request)
+
+
 def open_channel(
     target: str,
     options: Sequence[tuple[str, Any]] = (),
@@ -80,12 +98,32 @@ def open_channel(
         this machine.
     """
     if credentials is None:
-        if token is not None and not is_loopback(target.rpartition(":")[0]):
-            logger.warning("the token for %s travels in plain text; use TLS", target)
+        _warn_of_plain_text(target, token)
         channel = grpc.insecure_channel(target, options)
     else:
         channel = grpc.secure_channel(target, credentials, options)
     return channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
+
+
+def open_async_channel(
+    target: str,
+    options: Sequence[tuple[str, Any]] = (),
+    *,
+    credentials: grpc.ChannelCredentials | None = None,
+    token: str | None = None,
+) -> grpc.aio.Channel:
+    """Return a channel for asyncio; see :func:`open_channel`."""
+    interceptors: Any = [] if token is None else [_AsyncBearer(token)]
+    if credentials is None:
+        _warn_of_plain_text(target, token)
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+
+
+def _warn_of_plain_text(target: str, token: str | None) -> None:
+    hosts = target.partition(":")[2].split(",") if target.startswith(("ipv4:", "ipv6:")) else [target]
+    if token is not None and not all(is_loopback(host.rpartition(":")[0]) for host in hosts):
+        logger.warning("the token for %s travels in plain text; use TLS", target)
 
 
 def tls_credentials(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.errors import InvalidRequest
 from engine.policy import OracleFailure, Policy, uniform_pmf
-from engine.records import FALLBACK_REASON_NONE, Decision
+from engine.records import FALLBACK_REASON_CLIENT, FALLBACK_REASON_NONE, Decision
 from engine.sampling import draw
 from engine.serving.rollout import vector_of
 
@@ -13,7 +13,8 @@ def mismatch(decision: Decision, policy: Policy) -> str:
     """Return what differs between a logged decision and its recomputation; empty where nothing does.
 
     Scores, vector and draw are computed again from the logged request and the policy's snapshot and compared
-    without tolerance. A fallback is held to the fallback's vector: its scores were never used.
+    without tolerance. A fallback is held to the fallback's vector: its scores were never used. Of a decision that a
+    client made by itself, the vector is its own, and the draw from it is computed again.
     """
     if (decision.decision_point, decision.policy_version) != (policy.name, policy.version):
         return f"{decision.decision_point} {decision.policy_version} was logged, this is {policy.name} {policy.version}"
@@ -21,6 +22,9 @@ def mismatch(decision: Decision, policy: Policy) -> str:
         encoded = policy.encoder.encode(decision.context, decision.actions, decision.packed_actions)
     except InvalidRequest as error:
         return f"request does not fit the policy's schema: {error}"
+    if decision.fallback == FALLBACK_REASON_CLIENT:
+        chosen = draw(decision.decision_id, decision.salt, list(decision.probabilities))
+        return "" if chosen == decision.chosen else f"action {decision.chosen} was logged, {chosen} drawn again"
     if decision.fallback == FALLBACK_REASON_NONE:
         try:
             prediction = policy.predict(encoded)

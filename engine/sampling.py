@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from hashlib import blake2b
+
+#: How far the sum of a vector may be from 1: the rounding of thousands of additions.
+TOLERANCE = 1e-9
 
 
 def uniform(decision_id: str, salt: str) -> float:
@@ -38,3 +42,22 @@ def draw(decision_id: str, salt: str, probabilities: Sequence[float]) -> int:
     if last < 0:
         raise ValueError("no probability is positive: there is nothing to draw")
     return last
+
+
+def vector_problem(vector: Sequence[float], available: Sequence[bool]) -> str:
+    """Return why something is no probability vector over the available actions; empty where it is one.
+
+    >>> vector_problem([0.5, 0.5], [True, False])
+    'is 0.5 for action 1, which is excluded; give it 0'
+    """
+    if len(vector) != len(available):
+        return f"has {len(vector)} entries for {len(available)} actions; send one for each"
+    for index, (p, free) in enumerate(zip(vector, available, strict=True)):
+        if not 0.0 <= p <= 1.0:
+            return f"is {p} for action {index}; send a number from 0 to 1"
+        if p and not free:
+            return f"is {p} for action {index}, which is excluded; give it 0"
+    total = math.fsum(vector)
+    if abs(total - 1.0) > TOLERANCE:
+        return f"adds up to {total!r}; send a vector that adds up to 1"
+    return ""

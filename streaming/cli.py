@@ -126,17 +126,19 @@ def serve(config_path: Path) -> None:
 
     def ready(process: serving.ServingProcess) -> None:
         said = config.serving
-        admin = f"{said.admin_host or said.host}:{process.admin_port}"
+        facts = {} if process.http_port is None else {"http_port": process.http_port}
         announce(
             config,
             "serve",
             host=said.host,
             port=process.port,
-            admin=admin,
+            admin=f"{said.admin_host or said.host}:{process.admin_port}",
             health_port=process.health_port,
             metrics_port=process.metrics_port,
+            **facts,
         )
-        click.echo(f"serving on {said.host}:{process.port}, metrics on :{process.metrics_port}/metrics", err=True)
+        http = "" if process.http_port is None else f", HTTP on :{process.http_port}"
+        click.echo(f"serving on {said.host}:{process.port}{http}, metrics on :{process.metrics_port}/metrics", err=True)
 
     serving.run(config, ready)
     withdraw(config, "serve")

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Mapping
 
 from engine.errors import SnapshotError
-from engine.records import Alarm, Decision, Feedback, GenerationStatistics
+from engine.records import FALLBACK_REASON_CLIENT, Alarm, Decision, Feedback, GenerationStatistics
 from monitoring.generations import GenerationLedger
 from monitoring.watch import Audit, PointWatch
 from streaming.config import Deciding, RecommenderConfig
@@ -146,6 +146,10 @@ class MonitorRole:
         """Enter a feedback into the book of its generation; say whether it can be watched."""
         name = feedback.decision.decision_point
         if name not in self._points:
+            return False
+        if feedback.decision.fallback == FALLBACK_REASON_CLIENT:
+            # No policy made it: it is no generation's doing, and what it earned less is no change of the world.
+            self._on_feedback(feedback)
             return False
         try:
             entry = self.ledger.update(feedback)

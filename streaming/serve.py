@@ -8,11 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
-from engine.config import Recommender
+from engine.config import Recommender, ServingConfig
 from engine.errors import SnapshotError
 from engine.policy import Policy, initial_policy
 from engine.recommender.policy import RecommenderPolicy, initial_recommender
@@ -24,6 +25,7 @@ from engine.serving.seams import Observer
 from engine.serving.server import Server
 from engine.serving.service import DecisionService
 from engine.serving.servicer import LeewayServicer
+from engine.serving.tokens import Access
 from engine.serving.watcher import PolicyWatcher
 from engine.store import PolicyStore
 from monitoring.disk_metrics import DiskCollector
@@ -34,6 +36,9 @@ from streaming.config import Config
 from streaming.role_process import calm_collector
 from streaming.serving_log import open_serving_log
 from streaming.topics import DECISIONS
+
+if TYPE_CHECKING:
+    from engine.serving.http.server import HttpServer
 
 logger = logging.getLogger(__name__)
 
@@ -118,8 +123,11 @@ class ServingProcess:
         servicer = LeewayServicer(self.service, config.serving, observer, clock)
         self._server = Server(config.serving, servicer, admin, [*points, *lists], observer, clock)
         self._watcher = PolicyWatcher(self.service, self._store, observer, config.serving.swap_interval / 1_000.0)
+        self._http = _http_server(self.service, config.serving, observer, clock, self._server.access)
         self.port = self.admin_port = self.health_port = 0
         self.metrics_port = 0
+        #: Of the HTTP server; ``None``: there is none.
+        self.http_port: int | None = None
 
     def _first_policy(self, name: str, at_ms: int) -> Policy:
         """Return what serves until the watcher has looked: at least the policy that knows nothing."""
@@ -153,16 +161,37 @@ class ServingProcess:
         metrics = self._config.metrics
         self._metrics_server = serve_metrics(self._registry, metrics.host, metrics.serving_port)
         self.metrics_port = self._metrics_server.port
+        self.http_port = None if self._http is None else self._http.start()
         self.port = self._server.start()
         self.admin_port = self._server.admin_port or self.port
         self.health_port = self._server.health_port or self.port
 
     def stop(self, hurry: threading.Event) -> None:
         """Drain, write what waits, close; ``hurry``, set before or meanwhile, ends the drain's pause."""
+        if self._http is not None:
+            self._http.drain()
         self._server.stop(hurry)
+        if self._http is not None:
+            self._http.stop()
         self._watcher.stop()
         self._log.close(hurry)
         self._metrics_server.close()
+
+
+def _http_server(
+    service: DecisionService,
+    config: ServingConfig,
+    observer: Observer,
+    clock: Callable[[], int],
+    access: Callable[[], Access] | None,
+) -> HttpServer | None:
+    if config.http is None:
+        return None
+    # Only who wants it pays for its import.
+    from engine.serving.http.app import HttpFace
+    from engine.serving.http.server import HttpServer
+
+    return HttpServer(config.http, HttpFace(service, config, observer, clock, access), config.drain_grace / 1_000.0)
 
 
 def run(config: Config, ready: Callable[[ServingProcess], None]) -> None:

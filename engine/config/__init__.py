@@ -71,7 +71,7 @@ from engine.config.recommender import (
     same_fields,
 )
 from engine.config.rollout import Challenger
-from engine.config.serving import ServingConfig
+from engine.config.serving import HttpConfig, ServingConfig
 
 __all__ = [
     "FLOAT32_MAX",
@@ -99,6 +99,7 @@ __all__ = [
     "FloorConfig",
     "FourierConfig",
     "HistoryField",
+    "HttpConfig",
     "IndexConfig",
     "InterceptsConfig",
     "LimitsConfig",

@@ -1,4 +1,4 @@
-"""What can be said about the gRPC server."""
+"""What can be said about the servers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ from pydantic import Field, model_validator
 
 from engine.config.access import LimitsConfig, TLSConfig
 from engine.config.base import Milliseconds, Model
+from engine.loopback import is_loopback
+
+
+class HttpConfig(Model):
+    """The HTTP/JSON server beside gRPC."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8190, ge=0, le=65_535, description="0: any free port")
+    max_requests: int = Field(1_000, ge=1, description="under way at once; beyond it 503, with a time to come again")
 
 
 class ServingConfig(Model):
-    """The gRPC server."""
+    """The gRPC server, and the HTTP server beside it."""
 
     host: str = "127.0.0.1"
     port: int = Field(8180, ge=0, le=65_535, description="0: any free port")
@@ -38,6 +47,7 @@ class ServingConfig(Model):
     health_port: int | None = Field(None, ge=0, le=65_535, description="health once more, alone and in plain text")
     audit_log: Path | None = Field(None, description="a JSON line for each admin call; none: the process's log")
     limits: LimitsConfig = LimitsConfig()
+    http: HttpConfig | None = Field(None, description="HTTP/JSON beside gRPC; off unless it is given")
 
     @model_validator(mode="after")
     def _check_ports(self) -> ServingConfig:
@@ -46,6 +56,15 @@ class ServingConfig(Model):
         used = [port for port in (self.port, self.admin_port, self.health_port) if port]
         if len(set(used)) < len(used):
             raise ValueError("port, admin_port and health_port must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _check_http(self) -> ServingConfig:
+        if self.tls is not None and self.http is not None and not is_loopback(self.http.host):
+            raise ValueError(
+                f"http.host {self.http.host} is reached from elsewhere, and HTTP is in plain text: let it be 127.0.0.1,"
+                " with a proxy before it that ends TLS"
+            )
         return self
 
     def beside(self, directory: Path) -> ServingConfig:

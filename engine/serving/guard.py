@@ -121,10 +121,17 @@ class Guard:
                 raise NotPermitted(f"the certificate of {names[0]!r} is none of those that may call")
         else:
             raise NotAuthenticated("the call says not who makes it; send the metadata authorization: Bearer TOKEN")
-        # An entry that has expired is as good as none: no word tells the two apart.
-        if caller is None or (caller.expires_ms is not None and caller.expires_ms <= self._clock()):
-            raise NotAuthenticated("the token or certificate is not known here, or not any more")
-        return caller
+        return valid(caller, self._clock())
+
+
+def valid(caller: Caller | None, now_ms: int) -> Caller:
+    """Return who was found; raises ``NotAuthenticated`` for nobody, and for who has expired.
+
+    No word tells the two apart.
+    """
+    if caller is None or (caller.expires_ms is not None and caller.expires_ms <= now_ms):
+        raise NotAuthenticated("the token or certificate is not known here, or not any more")
+    return caller
 
 
 def permit(caller: Caller, rule: Rule, request: object) -> None:
@@ -149,9 +156,13 @@ def _token(context: grpc.ServicerContext) -> str | None:
     """Return the bearer token of a call; empty where the header is something else, ``None`` where there is none."""
     for name, value in context.invocation_metadata():
         if name == "authorization":
-            words = value if isinstance(value, str) else ""
-            return words[len(_BEARER) :].strip() if words[: len(_BEARER)].lower() == _BEARER else ""
+            return bearer(value if isinstance(value, str) else "")
     return None
+
+
+def bearer(words: str) -> str:
+    """Return the token of a header ``authorization``; empty where it holds something else."""
+    return words[len(_BEARER) :].strip() if words[: len(_BEARER)].lower() == _BEARER else ""
 
 
 def _code(context: grpc.ServicerContext) -> str:

@@ -56,6 +56,7 @@ class Rule:
 RULES = {
     "leeway.v1.Leeway.Decide": Rule("decide", lambda request: (request.decision_point,)),
     "leeway.v1.Leeway.DecideBatch": Rule("decide", lambda batch: {item.decision_point for item in batch.requests}),
+    "leeway.v1.Leeway.Record": Rule("decide", lambda batch: {made.request.decision_point for made in batch.decisions}),
     "leeway.v1.Leeway.Recommend": Rule("decide", lambda request: (request.recommender,)),
     "leeway.v1.Leeway.Report": Rule("report", lambda request: (request.decision_point,)),
     "leeway.v1.Leeway.ReportBatch": Rule("report", lambda batch: {item.decision_point for item in batch.requests}),

@@ -79,6 +79,8 @@ class Server:
 
     Attributes
     ----------
+    access : callable or None
+        Gives who may call now; ``None``: anybody.
     port, admin_port, health_port : int
         Where they listen once they are started; 0: nowhere of their own.
 
@@ -104,8 +106,8 @@ class Server:
         # One for each port: what has changed since the last handshake is counted for each of them.
         self._certificates = [None if config.tls is None else ServerCertificate(config.tls) for _ in range(2)]
         self._watcher = None if config.access_file is None else AccessWatcher(config.access_file, _LOOK_S)
-        access = None if self._watcher is None else self._watcher.current
-        self._guard = Guard(access, observer, AuditLog(config.audit_log), clock)
+        self.access = None if self._watcher is None else self._watcher.current
+        self._guard = Guard(self.access, observer, AuditLog(config.audit_log), clock)
         self._server = self._new_server(config.workers, "decide")
         self._others: dict[str, grpc.Server] = {}
         service_pb2_grpc.add_LeewayServicer_to_server(self._guard.front(servicer, LEEWAY), self._server)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from engine.api.leeway.v1.service_pb2 import (
+    ClientDecision,
     DecideRequest,
     DecideResponse,
     RecommendRequest,
@@ -32,6 +33,7 @@ from engine.records import (
 )
 from engine.sampling import draw
 from engine.serving.answers import Activity, Answers
+from engine.serving.client_decision import client_decision, taken_as_made
 from engine.serving.limits import Limits
 from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer, Recorder
@@ -212,6 +214,14 @@ class DecisionService:
             response,
         )
         return cast("Future[DecideResponse]", answer)
+
+    def record(self, made: ClientDecision, now_ms: int) -> Future[DecideResponse]:
+        """Record a decision that a client made by itself; see :func:`client_decision` and :meth:`Answers.answer`."""
+        slot = self.slot(made.request.decision_point)
+        self.limits.decide(made.request)
+        decision = client_decision(slot.policy, made, now_ms)
+        answer = self._answers.answer(slot.name, slot, decision.decision_id, lambda _: decision, response)
+        return taken_as_made(decision, cast("Future[DecideResponse]", answer))
 
     def recommend(self, request: RecommendRequest, now_ms: int, *, hurry: bool = False) -> Future[RecommendResponse]:
         """Rank and record; see :meth:`Answers.answer`."""

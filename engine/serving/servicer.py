@@ -90,14 +90,7 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
                 pending.append(self._service.decide(item, now_ms, hurry=self._hurry(self._time_left(context))))
             except Exception as error:
                 pending.append(error)
-        reply = service_pb2.DecideBatchResponse()
-        for answer in pending:
-            try:
-                if isinstance(answer, Exception):
-                    raise answer
-                reply.items.add(response=answer.result(timeout=self._left(started, left)))
-            except Exception as error:
-                reply.items.add(error=_logged_status(error))
+        reply = self._decided_items(pending, started, left)
         self._observer.end("DecideBatch", "OK")
         return reply
 
@@ -141,6 +134,38 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
             except Exception as error:
                 reply.items.add(error=_logged_status(error))
         self._observer.end("ReportBatch", "OK")
+        return reply
+
+    def Record(  # noqa: N802
+        self, request: service_pb2.RecordRequest, context: grpc.ServicerContext
+    ) -> service_pb2.DecideBatchResponse:
+        """Take decisions that a client made by itself."""
+        self._check_batch("Record", context, request.decisions)
+        self._observer.begin()
+        started = time.perf_counter()
+        left = self._time_left(context)
+        now_ms = self._clock()
+        pending: list[Future[service_pb2.DecideResponse] | Exception] = []
+        for item in request.decisions:
+            try:
+                pending.append(self._service.record(item, now_ms))
+            except Exception as error:
+                pending.append(error)
+        reply = self._decided_items(pending, started, left)
+        self._observer.end("Record", "OK")
+        return reply
+
+    def _decided_items(
+        self, pending: list[Future[service_pb2.DecideResponse] | Exception], started: float, left: float
+    ) -> service_pb2.DecideBatchResponse:
+        reply = service_pb2.DecideBatchResponse()
+        for answer in pending:
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                reply.items.add(response=answer.result(timeout=self._left(started, left)))
+            except Exception as error:
+                reply.items.add(error=_logged_status(error))
         return reply
 
     def _time_left(self, context: grpc.ServicerContext) -> float:

@@ -89,7 +89,7 @@ def test_known_series_exist_from_the_start_with_zero(exposed: Exposed) -> None:
             "leeway_join_pending_decisions",
         ):
             assert exposed.value(name, decision_point=point) == 0.0, name
-        for fallback in ("none", "oracle_failed", "deadline"):
+        for fallback in ("none", "oracle_failed", "deadline", "client"):
             assert exposed.value("leeway_decisions_total", decision_point=point, fallback=fallback) == 0.0
         for direction in ("up", "down"):
             assert (

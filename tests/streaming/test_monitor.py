@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import LogError
-from engine.records import Alarm, Feedback
+from engine.records import FALLBACK_REASON_CLIENT, Alarm, Feedback
 from streaming.embedded import EmbeddedLog, EmbeddedTransaction
 from streaming.insight import latest_alarms
 from streaming.log import Message
@@ -42,6 +42,21 @@ def test_a_change_becomes_one_alarm_in_the_log(log: EmbeddedLog, clock: Clock) -
     assert abs(alarm.change_ms - 1_150) <= 3
     role.step()
     assert len(latest_alarms(log)) == 1
+
+
+def test_what_clients_decided_by_themselves_is_no_drift_and_no_generations_doing(
+    log: EmbeddedLog, clock: Clock
+) -> None:
+    rewards: list[float] = []
+    role = MonitorRole(log, POINTS, clock, on_feedback=lambda one: rewards.append(one.reward))
+    outage = [feedback(n, 0.0) for n in range(150, 220)]
+    for entry in outage:
+        entry.decision.fallback = FALLBACK_REASON_CLIENT
+    append(log, *STREAM[:150], *outage)
+    role.step()
+    assert latest_alarms(log) == []
+    assert [entry.feedback for entry in role.ledger.statistics(NAME)] == [150]
+    assert len(rewards) == 220
 
 
 def test_a_restart_neither_repeats_an_alarm_nor_misses_a_change(log: EmbeddedLog, clock: Clock) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.config import Challenger
-from engine.records import Decision, Feedback
+from engine.records import FALLBACK_REASON_CLIENT, Decision, Feedback
 from training.rollout import LEAST_SHADOW, Comparison
 
 CANARY = Challenger(version="g2.0-00000000", mode="canary", share=0.5, started_ms=1_000)
@@ -80,3 +80,12 @@ def test_what_came_before_the_trial_does_not_count() -> None:
         assert comparison.champion.count == 0
     comparison.update(earned(rng, "g1.0-00000000", 1.0))  # no shadow looked on
     assert comparison.champion.count == 0
+
+
+@pytest.mark.parametrize("terms", [CANARY, SHADOW])
+def test_what_clients_decided_by_themselves_counts_for_neither(terms: Challenger) -> None:
+    comparison = Comparison(terms, (0.0, 1.0))
+    entry = seen(np.random.default_rng(3), (0.5, 0.5))
+    entry.decision.fallback = FALLBACK_REASON_CLIENT
+    comparison.update(entry)
+    assert (comparison.champion.count, comparison.challenger.count) == (0, 0)

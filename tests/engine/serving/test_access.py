@@ -32,6 +32,7 @@ OK, UNAUTHENTICATED, DENIED = (
 NEEDS = {
     "Decide": {"decide"},
     "DecideBatch": {"decide"},
+    "Record": {"decide"},
     "Recommend": {"decide"},
     "Report": {"report"},
     "ReportBatch": {"report"},

@@ -31,6 +31,7 @@ OTHER = "banners"
 REQUESTS: Mapping[str, Any] = {
     "Decide": request("d1"),
     "DecideBatch": service_pb2.DecideBatchRequest(requests=[request("b1"), request("b2")]),
+    "Record": service_pb2.RecordRequest(decisions=[service_pb2.ClientDecision(request=request("c1"))]),
     "Recommend": recommend_request(shop.NAME, {"country": "NL"}, ["i1", "i2"]),
     "Report": service_pb2.ReportRequest(decision_id="d1", value=1.0, decision_point=NAME),
     "ReportBatch": service_pb2.ReportBatchRequest(

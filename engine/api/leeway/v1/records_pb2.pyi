@@ -32,6 +32,10 @@ class _FallbackReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fallba
     """The oracle raised an error, or gave a score that is not a finite number."""
     FALLBACK_REASON_DEADLINE: _FallbackReason.ValueType  # 2
     """Too little of the caller's deadline was left to score."""
+    FALLBACK_REASON_CLIENT: _FallbackReason.ValueType  # 3
+    """No server could be reached: the client drew from a vector of its own. The policy version is that which served when
+    the decision was handed in; the policy had no part in it.
+    """
 
 class FallbackReason(_FallbackReason, metaclass=_FallbackReasonEnumTypeWrapper):
     """Why a decision did not come from its policy's oracle."""
@@ -41,6 +45,10 @@ FALLBACK_REASON_ORACLE_FAILED: FallbackReason.ValueType  # 1
 """The oracle raised an error, or gave a score that is not a finite number."""
 FALLBACK_REASON_DEADLINE: FallbackReason.ValueType  # 2
 """Too little of the caller's deadline was left to score."""
+FALLBACK_REASON_CLIENT: FallbackReason.ValueType  # 3
+"""No server could be reached: the client drew from a vector of its own. The policy version is that which served when
+the decision was handed in; the policy had no part in it.
+"""
 Global___FallbackReason: _TypeAlias = FallbackReason  # noqa: Y015
 
 class _DeadLetterReason:

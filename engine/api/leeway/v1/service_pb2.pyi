@@ -420,3 +420,67 @@ class ReportBatchResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReportBatchResponse: _TypeAlias = ReportBatchResponse  # noqa: Y015
+
+@_typing.final
+class ClientDecision(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    chosen: _builtins.int
+    """Index of the action that was drawn. The server draws again and refuses another one."""
+    salt: _builtins.str
+    """Mixed into the draw, as in Decision."""
+    time_ms: _builtins.int
+    """When it was made, milliseconds since 1970-01-01 UTC; a time to come counts as now."""
+    detail: _builtins.str
+    """Why the client decided by itself."""
+    @_builtins.property
+    def request(self) -> Global___DecideRequest:
+        """As it was to be asked; the decision id is required."""
+
+    @_builtins.property
+    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The vector that the action was drawn from, in the order of the request's actions; 0 where one is excluded."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___DecideRequest | None = ...,
+        probabilities: _abc.Iterable[_builtins.float] | None = ...,
+        chosen: _builtins.int = ...,
+        salt: _builtins.str = ...,
+        time_ms: _builtins.int = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "detail", b"detail", "probabilities", b"probabilities", "request", b"request", "salt", b"salt", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClientDecision: _TypeAlias = ClientDecision  # noqa: Y015
+
+@_typing.final
+class RecordRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientDecision]: ...
+    def __init__(
+        self,
+        *,
+        decisions: _abc.Iterable[Global___ClientDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decisions", b"decisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordRequest: _TypeAlias = RecordRequest  # noqa: Y015

@@ -59,6 +59,11 @@ class LeewayStub:
                 request_serializer=leeway_dot_v1_dot_service__pb2.ReportBatchRequest.SerializeToString,
                 response_deserializer=leeway_dot_v1_dot_service__pb2.ReportBatchResponse.FromString,
                 _registered_method=True)
+        self.Record = channel.unary_unary(
+                '/leeway.v1.Leeway/Record',
+                request_serializer=leeway_dot_v1_dot_service__pb2.RecordRequest.SerializeToString,
+                response_deserializer=leeway_dot_v1_dot_service__pb2.DecideBatchResponse.FromString,
+                _registered_method=True)
 
 
 class LeewayServicer:
@@ -98,6 +103,14 @@ class LeewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Record(self, request, context):
+        """Decisions that a client made by itself while no server could be reached, logged as they were made. Safe to retry;
+        each item succeeds or fails by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -125,6 +138,11 @@ def add_LeewayServicer_to_server(servicer, server):
                     servicer.ReportBatch,
                     request_deserializer=leeway_dot_v1_dot_service__pb2.ReportBatchRequest.FromString,
                     response_serializer=leeway_dot_v1_dot_service__pb2.ReportBatchResponse.SerializeToString,
+            ),
+            'Record': grpc.unary_unary_rpc_method_handler(
+                    servicer.Record,
+                    request_deserializer=leeway_dot_v1_dot_service__pb2.RecordRequest.FromString,
+                    response_serializer=leeway_dot_v1_dot_service__pb2.DecideBatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -262,6 +280,33 @@ class Leeway:
             '/leeway.v1.Leeway/ReportBatch',
             leeway_dot_v1_dot_service__pb2.ReportBatchRequest.SerializeToString,
             leeway_dot_v1_dot_service__pb2.ReportBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Record(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leeway.v1.Leeway/Record',
+            leeway_dot_v1_dot_service__pb2.RecordRequest.SerializeToString,
+            leeway_dot_v1_dot_service__pb2.DecideBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,10 @@ class LeewayStub:
     Report: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]
     """What came of a decision. Safe to retry with the same outcome id."""
     ReportBatch: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportBatchRequest, _service_pb2.ReportBatchResponse]
+    Record: _grpc.UnaryUnaryMultiCallable[_service_pb2.RecordRequest, _service_pb2.DecideBatchResponse]
+    """Decisions that a client made by itself while no server could be reached, logged as they were made. Safe to retry;
+    each item succeeds or fails by itself.
+    """
 
 @_typing.type_check_only
 class LeewayAsyncStub(LeewayStub):
@@ -53,6 +57,10 @@ class LeewayAsyncStub(LeewayStub):
     Report: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]  # type: ignore[assignment]
     """What came of a decision. Safe to retry with the same outcome id."""
     ReportBatch: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportBatchRequest, _service_pb2.ReportBatchResponse]  # type: ignore[assignment]
+    Record: _aio.UnaryUnaryMultiCallable[_service_pb2.RecordRequest, _service_pb2.DecideBatchResponse]  # type: ignore[assignment]
+    """Decisions that a client made by itself while no server could be reached, logged as they were made. Safe to retry;
+    each item succeeds or fails by itself.
+    """
 
 class LeewayServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -93,5 +101,15 @@ class LeewayServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ReportBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ReportBatchResponse, _abc.Awaitable[_service_pb2.ReportBatchResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Record(
+        self,
+        request: _service_pb2.RecordRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.DecideBatchResponse, _abc.Awaitable[_service_pb2.DecideBatchResponse]]:
+        """Decisions that a client made by itself while no server could be reached, logged as they were made. Safe to retry;
+        each item succeeds or fails by itself.
+        """
 
 def add_LeewayServicer_to_server(servicer: LeewayServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,1 @@
+"""The HTTP/JSON face of the serving core; see docs/http.md."""

@@ -1,0 +1,98 @@
+"""The HTTP server: uvicorn on a thread and an event loop of its own."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import threading
+
+import uvicorn
+
+from engine.config import HttpConfig
+from engine.errors import ConfigError
+from engine.serving.http.app import HttpFace
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2_048
+
+
+class HttpServer:
+    """Listens while it is started.
+
+    Parameters
+    ----------
+    config
+        Where.
+    face
+        What answers.
+    grace_s
+        How long the end waits for requests under way.
+    """
+
+    def __init__(self, config: HttpConfig, face: HttpFace, grace_s: float) -> None:
+        self._config = config
+        self._face = face
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                face.app(),
+                loop="asyncio",
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                backlog=_BACKLOG,
+                timeout_graceful_shutdown=max(math.ceil(grace_s), 1),
+            )
+        )
+        self._listener: socket.socket | None = None
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def start(self) -> int:
+        """Listen and return the port; raises ``ConfigError`` where the address cannot be had."""
+        address = (self._config.host, self._config.port)
+        try:
+            self._listener = listen(*address)
+        except OSError as error:
+            raise ConfigError(
+                f"serving.http.host/port: cannot listen on {address[0]}:{address[1]} ({error}); choose a free port"
+            ) from error
+        port = int(self._listener.getsockname()[1])
+        self._thread.start()
+        return port
+
+    def _run(self) -> None:
+        assert self._listener is not None
+        try:
+            self._server.run(sockets=[self._listener])
+        except BaseException:
+            logger.exception("the HTTP server has ended; gRPC goes on")
+
+    def drain(self) -> None:
+        """Say that no more requests should come."""
+        self._face.draining = True
+
+    def stop(self) -> None:
+        """Take no more requests, let those under way end, and close."""
+        self._server.should_exit = True
+        self._thread.join()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; raises ``OSError``."""
+    family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+    # With its protocol named: asyncio turns off Nagle's algorithm for such alone, and an answer, which is sent in two
+    # parts, would wait for the other side's delayed acknowledgement, 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
