@@ -34,9 +34,9 @@ def _headers(path: str) -> bytes:
         return bytes((len(value),)) + value.encode()
 
     # Indices of HPACK's static table; literals that nobody needs to remember.
-    return (
-        b"\x83\x86\x04" + text(path) + b"\x01" + text("benchmark") + b"\x0f\x10" + text("application/grpc")
-    ) + (b"\x00" + text("te") + text("trailers"))
+    return (b"\x83\x86\x04" + text(path) + b"\x01" + text("benchmark") + b"\x0f\x10" + text("application/grpc")) + (
+        b"\x00" + text("te") + text("trailers")
+    )
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """What serving a decision costs beside a bare gRPC echo of the same messages, and beside other Python servers.
 
-``python -m benchmarks.serving --json FILE [--quick]``. Each server is a process of its own on one core, and who asks has
-the other; they take turns, and a figure is the median of the rounds. Besides calls per second and latency there is
-the server's own CPU time for a call, which other load on the machine moves least.
+Each server is a process of its own on one core, and who asks has the other; they take turns, and a figure is the
+median of the rounds. Besides calls per second and latency there is the server's own CPU time for a call, which other
+load on the machine moves least.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks._serving_forms import Form, cores, echo, leeway, mlserver, runni
 from benchmarks._serving_load import Load, burst
 from benchmarks._serving_stages import timing_cost_us
 from benchmarks._serving_workload import Shape, batches
-from engine.api.leeway.v1.service_pb2 import DecideBatchResponse, DecideResponse, DecideStreamResponse
+from engine.api.leeway.v1.service_pb2 import DecideBatchItem, DecideBatchResponse, DecideResponse
 
 DECIDE = "/leeway.v1.Leeway/Decide"
 BATCH, STREAM = "/leeway.v1.Leeway/DecideBatch", "/leeway.v1.Leeway/DecideStream"
@@ -71,7 +71,7 @@ def _check(load: Load, answer: bytes, decisions: int) -> None:
     if load.path == BATCH:
         answers = [item.response for item in DecideBatchResponse.FromString(answer).items]
     elif load.path == STREAM:
-        answers = [DecideStreamResponse.FromString(answer).response]
+        answers = [DecideBatchItem.FromString(answer).response]
     else:
         answers = [DecideResponse.FromString(answer)]
     if len(answers) != decisions or not all(given.action and not given.fallback for given in answers):

@@ -180,7 +180,9 @@ class Joiner:
         span_ms = config.window + config.grace
         late_ms = self._watermark + (span_ms if span_ms < LATE_PATIENCE_MS else LATE_PATIENCE_MS)
         due_ms = time_ms + span_ms
-        opened = Entry(JOIN_STAGE_OPEN, due_ms if due_ms > late_ms else late_ms, self._names[point], time_ms, record.value)
+        opened = Entry(
+            JOIN_STAGE_OPEN, due_ms if due_ms > late_ms else late_ms, self._names[point], time_ms, record.value
+        )
         self._state.add(key, opened, entry)
         if entry is not None:
             opened.not_before_ms = entry.due_ms

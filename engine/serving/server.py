@@ -66,6 +66,7 @@ class Server:
     ) -> None:
         self._config = config
         self._admin = admin
+        self._servicer = servicer
         self._health = _Health()
         self._names = [SERVICE, *(f"{SERVICE}/{point}" for point in points)]
         self._server = grpc.server(
@@ -108,6 +109,7 @@ class Server:
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         hurry.wait(self._config.drain / 1_000.0)
+        self._servicer.end_streams()
         ended = self._server.stop(self._config.drain_grace / 1_000.0)
         self._health.release()
         ended.wait()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import NoReturn
 
@@ -17,8 +17,13 @@ from engine.config import ServingConfig
 from engine.serving.errors import status_of
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService
+from engine.serving.streams import Streams
 
 logger = logging.getLogger(__name__)
+
+#: Requests that are scored in one matrix. Between two of them it is asked how much of the deadline is left.
+MATRIX = 64
+_Answer = Future[service_pb2.DecideResponse] | Exception
 
 
 class LeewayServicer(service_pb2_grpc.LeewayServicer):
@@ -43,6 +48,13 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._config = config
         self._observer = observer
         self._clock = clock
+        # An attribute, as grpcio looks for the threads of a method at what it calls.
+        self._streams = Streams(self._stream, most=MATRIX, streams=config.streams)
+        self.DecideStream = self._streams  # type: ignore[method-assign]
+
+    def end_streams(self) -> None:
+        """Let streams end once what has come is answered; a server that drains calls it."""
+        self._streams.end()
 
     def Decide(  # noqa: N802
         self, request: service_pb2.DecideRequest, context: grpc.ServicerContext
@@ -81,23 +93,39 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._observer.begin()
         started = time.perf_counter()
         left = self._time_left(context)
-        now_ms = self._clock()
-        pending: list[Future[service_pb2.DecideResponse] | Exception] = []
-        for item in request.requests:
-            try:
-                pending.append(self._service.decide(item, now_ms, hurry=self._hurry(self._time_left(context))))
-            except Exception as error:
-                pending.append(error)
-        reply = service_pb2.DecideBatchResponse()
-        for answer in pending:
+        answers: list[_Answer] = []
+        for start in range(0, len(request.requests), MATRIX):
+            answers += self._begin(request.requests[start : start + MATRIX], context)
+        items = self._ended(answers, started, left)
+        self._observer.end("DecideBatch", "OK")
+        return service_pb2.DecideBatchResponse(items=items)
+
+    def _stream(
+        self, requests: Sequence[service_pb2.DecideRequest], context: grpc.ServicerContext
+    ) -> list[service_pb2.DecideBatchItem]:
+        self._observer.begin()
+        started = time.perf_counter()
+        left = self._time_left(context)
+        items = self._ended(self._begin(requests, context), started, left)
+        self._observer.end("DecideStream", "OK")
+        return items
+
+    def _begin(self, requests: Sequence[service_pb2.DecideRequest], context: grpc.ServicerContext) -> list[_Answer]:
+        """Decide some requests in one matrix; they are on their way to the log."""
+        hurry = self._hurry(self._time_left(context))
+        return self._service.decide_each(requests, self._clock(), hurry=hurry)
+
+    def _ended(self, answers: Sequence[_Answer], started: float, left: float) -> list[service_pb2.DecideBatchItem]:
+        """Wait for answers; each succeeds or fails by itself."""
+        items = []
+        for answer in answers:
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                reply.items.add(response=answer.result(timeout=self._left(started, left)))
+                items.append(service_pb2.DecideBatchItem(response=answer.result(timeout=self._left(started, left))))
             except Exception as error:
-                reply.items.add(error=_logged_status(error))
-        self._observer.end("DecideBatch", "OK")
-        return reply
+                items.append(service_pb2.DecideBatchItem(error=_logged_status(error)))
+        return items
 
     def Report(  # noqa: N802
         self, request: service_pb2.ReportRequest, context: grpc.ServicerContext
