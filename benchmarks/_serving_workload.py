@@ -50,7 +50,7 @@ class Shape:
         contexts = rng.normal(size=(TURNS, self.context)).astype("<f4")
         return contexts, rng.normal(size=(TURNS, self.actions, self.features)).astype("<f4")
 
-    def packed(self, name: str | None = None) -> list[DecideRequest]:
+    def packed(self, name: str = "") -> list[DecideRequest]:
         """Return requests with flat features, to the decision point of this shape or of another name."""
         contexts, actions = self.numbers()
         candidates = [Action(id=identity) for identity in self.ids()]

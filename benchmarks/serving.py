@@ -78,7 +78,7 @@ def _check(load: Load, answer: bytes, decisions: int) -> None:
         raise RuntimeError(f"{load.path} gave no whole answer: {answers[:1]}")
 
 
-def _decide(shape: Shape, name: str | None = None, *, connections: int = 8, window: int = 1) -> Load:
+def _decide(shape: Shape, name: str = "", *, connections: int = 8, window: int = 1) -> Load:
     messages = [request.SerializeToString() for request in shape.packed(name)]
     return Load(0, DECIDE, messages, connections, window)
 
@@ -106,7 +106,7 @@ def compare(folder: Path, repeats: int, seconds: float) -> dict[str, Any]:
         rounds.add("linear, disk and fsync", "leeway, disk and fsync", packed)
         rounds.add("echo, named features", "echo", named)
         rounds.add("linear, named features", "leeway", named)
-        for kind, name in (("linear", None), ("lightgbm", "trees")):
+        for kind, name in (("linear", SHAPE.name), ("lightgbm", "trees")):
             batch = Load(0, BATCH, batches(SHAPE.packed(name), BATCHED), 2)
             rounds.add(f"{kind}, batch of {BATCHED}", "leeway", batch, BATCHED)
             stream = replace(_decide(SHAPE, name, connections=2, window=BATCHED), path=STREAM, stream=True)

@@ -1,9 +1,11 @@
 """MLServer with a linear model over gRPC: scores of all actions of a request. Runs in an environment of its own.
 
 ``python -m benchmarks.peers.mlserver_linear ROWS.npz`` serves until it is killed. It prints a line of JSON with its
-port and the requests, serialized (base64), for the ``rows`` of the file, shape (requests, actions, width), float32; ``theta``,
-shape (actions, width), are the coefficients. The model runs in the server's own process, which is the quicker way for
-it; the answer is the scores: it explores nothing, draws nothing, logs nothing.
+port and the requests, serialized (base64), for the ``rows`` of the file, shape (requests, actions, width), float32.
+Its ``theta``, shape (actions, width), are the coefficients.
+
+The model runs in the server's own process, which is the quicker way for it. The answer is the scores: it explores
+nothing, draws nothing, logs nothing.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def decide(
         except OracleFailure as failure:
             prediction = failure
     was_scored = perf_counter_ns()
-    vector = vector_of(policy, encoded, prediction)
+    vector = _vector(policy, encoded, prediction)
     was_explored = perf_counter_ns()
     made = _decision(policy, request, decision_id, now_ms, prediction, vector)
     if times is not None:
@@ -139,7 +139,7 @@ def decide_each(
     was_encoded = perf_counter_ns()
     predictions = [None] * len(good) if hurry else policy.predict_each(good)
     was_scored = perf_counter_ns()
-    vectors = iter([vector_of(policy, one, prediction) for one, prediction in zip(good, predictions, strict=True)])
+    vectors = iter([_vector(policy, one, prediction) for one, prediction in zip(good, predictions, strict=True)])
     was_explored = perf_counter_ns()
     each = iter(predictions)
     made = [
@@ -151,14 +151,12 @@ def decide_each(
     return made
 
 
-def vector_of(policy: Policy, encoded: Encoded, prediction: Prediction | OracleFailure | None) -> list[float]:
+def _vector(policy: Policy, encoded: Encoded, prediction: Prediction | OracleFailure | None) -> list[float]:
     """Return the vector to draw from; without a prediction that of the fallback."""
-    p = (
-        policy.pmf(prediction, encoded.available)
-        if isinstance(prediction, Prediction)
-        else uniform_pmf(encoded.available)
-    )
-    return p.tolist()
+    available = encoded.available
+    p = policy.pmf(prediction, available) if isinstance(prediction, Prediction) else uniform_pmf(available)
+    vector: list[float] = p.tolist()
+    return vector
 
 
 def _decision(

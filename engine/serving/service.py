@@ -140,8 +140,8 @@ class DecisionService:
             else:
                 answers.append(claim)
         for name, its in claimed.items():
-            for place, error in self._decide_claimed(self.slots[name], its, requests, now_ms, hurry=hurry):
-                answers[place] = error
+            for place, failure in self._decide_claimed(self.slots[name], its, requests, now_ms, hurry=hurry):
+                answers[place] = failure
         return cast("list[Future[DecideResponse] | Exception]", answers)
 
     def _decide_claimed(
@@ -158,8 +158,8 @@ class DecisionService:
         made: Iterator[Decision | Exception]
         try:
             made = iter(slot.decide_each(fresh, now_ms, self.times, hurry=hurry))
-        except Exception as error:  # a surprise: who waits for one of the ids must hear of it
-            made = repeat(error)
+        except Exception as surprise:  # who waits for one of the ids must hear of it
+            made = repeat(surprise)
         for place, claim in claims:
             decision = claim.kept or next(made)
             if isinstance(decision, Decision):

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -41,6 +41,9 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         Milliseconds since 1970.
     """
 
+    #: Of each instance: grpcio looks for the threads of a method at what it calls.
+    DecideStream: Any = None
+
     def __init__(
         self, service: DecisionService, config: ServingConfig, observer: Observer, clock: Callable[[], int]
     ) -> None:
@@ -48,9 +51,8 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._config = config
         self._observer = observer
         self._clock = clock
-        # An attribute, as grpcio looks for the threads of a method at what it calls.
         self._streams = Streams(self._stream, most=MATRIX, streams=config.streams)
-        self.DecideStream = self._streams  # type: ignore[method-assign]
+        self.DecideStream = self._streams
 
     def end_streams(self) -> None:
         """Let streams end once what has come is answered; a server that drains calls it."""

@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -62,7 +63,7 @@ class Open:
 
     def __init__(self, world: World) -> None:
         self._given: queue.Queue[service_pb2.DecideRequest | None] = queue.Queue()
-        self.answers = world.stub.DecideStream(iter(self._given.get, None), timeout=PATIENCE_S)
+        self.answers: Any = world.stub.DecideStream(iter(self._given.get, None), timeout=PATIENCE_S)
 
     def ask(self, *requests: service_pb2.DecideRequest) -> None:
         for one in requests:

@@ -15,7 +15,7 @@ decision_points: {offers: {context: {amount: {type: number}}}}
 serving: {port: 0}
 metrics: {serving_port: 0, pipeline_port: 0}
 """
-#: Runs the command with a stand-in for the server, that loads what may be loaded late and says how many threads each has.
+#: Runs the command with a stand-in for the server, that loads what may be loaded late and says how many threads it has.
 PROGRAM = """
 import json, sys
 {before}
