@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,12 @@ class Form:
     messages: list[bytes] = field(default_factory=list)  # what it is to be asked, where that is its own affair
 
 
+@cache
 def cores() -> tuple[set[int], set[int]]:
-    """Return the core of the servers and that of who asks; the same where there is one alone."""
+    """Return the core of the servers and that of who asks; the same where there is one alone.
+
+    Of those that this process had when it was asked first: it then keeps to one of them.
+    """
     every = sorted(os.sched_getaffinity(0))
     return {every[-1]}, {every[0]}
 
