@@ -128,7 +128,7 @@ def leeway(
         "log": {"fsync": fsync},
     }
     path = folder / "leeway.yaml"
-    path.write_text(yaml.safe_dump(config))
+    path.write_text(yaml.safe_dump(config, sort_keys=False))  # the order of the features is that of the columns
     store = PolicyStore(folder / "leeway-data" / "policies")
     for name, (kind, shape) in policies.items():
         store.publish(shape.policy(kind, name))
