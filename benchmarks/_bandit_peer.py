@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import venv
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,11 @@ class Peer:
 
 
 VOWPAL_WABBIT = Peer("vowpalwabbit==9.11.9", ("numpy==2.4.6",), "benchmarks.peers.vowpal_wabbit")
+VOWPAL_WABBIT_SERVING = Peer(
+    "vowpalwabbit==9.11.9",
+    ("numpy==2.4.6", "grpcio==1.85.1", "protobuf==7.35.1", "googleapis-common-protos"),
+    "benchmarks.peers.vw_serving",
+)
 #: Its module of linear policies needs neither torch nor a plotting library, which the package declares.
 OBP = Peer("obp==0.4.1", ("numpy==2.4.6", "scipy==1.17.1", "scikit-learn==1.9.1"), "benchmarks.peers.obp_linucb")
 CONTEXTUALBANDITS = Peer(
@@ -44,7 +50,8 @@ def python(peer: Peer) -> tuple[str | None, str]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "leeway-benchmarks"
     folder = cache / f"{peer.requirement.replace('==', '-')}-py{sys.version_info.major}{sys.version_info.minor}"
     interpreter = folder / "bin" / "python"
-    done = folder / "complete"
+    # Two benchmarks may need different packages beside one peer.
+    done = folder / f"complete-{zlib.crc32(' '.join(peer.needs).encode()):08x}"
     if done.exists():
         return str(interpreter), ""
     pip = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

@@ -13,11 +13,13 @@ import grpc
 from engine.errors import ConfigError
 from engine.loopback import is_loopback
 
-if TYPE_CHECKING:  # grpc-stubs alone give it parameters
+if TYPE_CHECKING:  # grpc-stubs alone give them parameters
     _Interceptor = grpc.UnaryUnaryClientInterceptor[Any, Any]
+    _StreamInterceptor = grpc.StreamStreamClientInterceptor[Any, Any]
     _AsyncInterceptor = grpc.aio.UnaryUnaryClientInterceptor[Any, Any]
 else:
     _Interceptor = grpc.UnaryUnaryClientInterceptor
+    _StreamInterceptor = grpc.StreamStreamClientInterceptor
     _AsyncInterceptor = grpc.aio.UnaryUnaryClientInterceptor
 
 logger = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ class _Details(grpc.ClientCallDetails):
     compression: grpc.Compression | None
 
 
-class _Bearer(_Interceptor):
+class _Bearer(_Interceptor, _StreamInterceptor):
     """Sends a token with each call."""
 
     def __init__(self, token: str) -> None:
@@ -48,8 +50,19 @@ class _Bearer(_Interceptor):
         request: Any,
     ) -> grpc.CallFuture[Any]:
         """Add the token and go on."""
-        said = client_call_details
-        details = _Details(
+        return continuation(self._with_token(client_call_details), request)
+
+    def intercept_stream_stream(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, Any], Any],
+        client_call_details: grpc.ClientCallDetails,
+        request_iterator: Any,
+    ) -> Any:
+        """Add the token and go on."""
+        return continuation(self._with_token(client_call_details), request_iterator)
+
+    def _with_token(self, said: grpc.ClientCallDetails) -> _Details:
+        return _Details(
             said.method,
             said.timeout,
             (*(said.metadata or ()), *self._metadata),
@@ -57,7 +70,6 @@ class _Bearer(_Interceptor):
             said.wait_for_ready,
             said.compression,
         )
-        return continuation(details, request)
 
 
 class _AsyncBearer(_AsyncInterceptor):

@@ -10,26 +10,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled
 from engine.config import FLOAT32_MAX, DecisionPoint, Feature, NumberFeature, TextFeature, VectorFeature
 from engine.errors import InvalidRequest
 from engine.hashing import text_bucket
 from engine.records import Action, Features, Value
 
 Float32 = NDArray[np.float32]
-_KINDS = {"number": "a number", "text": "a text", "numbers": "a list of numbers", None: "nothing"}
+_KINDS = {
+    "number": "a number",
+    "text": "a text",
+    "numbers": "a list of numbers",
+    "texts": "a list of texts",
+    None: "nothing",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where one feature lies in its block: columns ``start`` to ``stop``."""
+    """Where one feature lies in its block, columns ``start`` to ``stop``, and the kind of its value in a message."""
 
     feature: Feature
     start: int
     stop: int
+    kind: str
 
 
 class FeatureBlock:
@@ -62,57 +71,71 @@ class FeatureBlock:
             start = len(self.names)
             match feature:
                 case NumberFeature():
+                    kind = "number"
                     self.names.append(name)
                     scale.append(feature.scale)
                 case VectorFeature():
+                    kind = "numbers"
                     self.names += [f"{name}_{i}" for i in range(feature.size)]
                     scale += [feature.scale] * feature.size
                 case TextFeature():
+                    kind = "text"
                     self.names += [f"{name}_bucket_{i}" for i in range(feature.buckets)]
                     scale += [1.0] * feature.buckets
             if not isinstance(feature, TextFeature):
                 numeric += range(start, len(self.names))
-            self.columns[name] = Column(feature, start, len(self.names))
+            self.columns[name] = Column(feature, start, len(self.names), kind)
         self.width = len(self.names)
         self.numeric = np.array(numeric, dtype=np.intp)
+        #: The same to assign to: a slice, which is quicker, where they stand in a row.
+        self.packed_columns: slice | NDArray[np.intp] = (
+            slice(numeric[0], numeric[-1] + 1)
+            if numeric and numeric == list(range(numeric[0], numeric[-1] + 1))
+            else self.numeric
+        )
         self.scale = np.array(scale, dtype=np.float32)
 
     def feature_of(self, column: int) -> str:
         """Return the name of the feature that a column belongs to."""
         return next(name for name, place in self.columns.items() if place.start <= column < place.stop)
 
-    def fill(self, out: Float32, named: Mapping[str, Value], path: str, *, packed: bool) -> None:
-        """Write raw (unscaled) named values into a zeroed row; ``packed``: numeric ones came otherwise."""
+    def row(self, named: Mapping[str, Value], path: str, *, packed: bool) -> list[float]:
+        """Return raw (unscaled) named values as a row; ``packed``: numeric ones came otherwise, and are 0 here."""
+        row = [0.0] * self.width
+        columns = self.columns
         for name, value in named.items():
-            column = self.columns.get(name)
+            column = columns.get(name)
             if column is None:
                 if self._reject_unknown:
-                    known = ", ".join(self.columns) or "none"
+                    known = ", ".join(columns) or "none"
                     raise InvalidRequest(
                         f"{path}.{name}",
                         f"no such feature in the schema (known: {known}); declare it, or set unknown_features: ignore",
                     )
                 continue
             kind = value.WhichOneof("kind")
-            feature = column.feature
-            if isinstance(feature, TextFeature):
-                if kind != "text":
-                    raise InvalidRequest(f"{path}.{name}", f"must be a text, got {_KINDS[kind]}")
-                out[column.start + text_bucket(name, value.text, feature.buckets)] = 1.0
+            if kind != column.kind:
+                raise InvalidRequest(f"{path}.{name}", f"must be {_KINDS[column.kind]}, got {_KINDS[kind]}")
+            if kind == "text":
+                row[column.start + text_bucket(name, value.text, column.stop - column.start)] = 1.0
             elif packed:
                 raise InvalidRequest(f"{path}.{name}", "is numeric and came packed too; send one of the two forms")
-            elif isinstance(feature, NumberFeature):
-                if kind != "number":
-                    raise InvalidRequest(f"{path}.{name}", f"must be a number, got {_KINDS[kind]}")
-                out[column.start] = _float32(value.number, f"{path}.{name}")
+            elif kind == "number":
+                number = value.number
+                # NaN fails the comparison too.
+                row[column.start] = (
+                    number if -FLOAT32_MAX <= number <= FLOAT32_MAX else _refused(number, f"{path}.{name}")
+                )
             else:
-                if kind != "numbers":
-                    raise InvalidRequest(f"{path}.{name}", f"must be a list of numbers, got {_KINDS[kind]}")
                 numbers = value.numbers.values
-                if len(numbers) != feature.size:
-                    raise InvalidRequest(f"{path}.{name}", f"must have {feature.size} numbers, got {len(numbers)}")
-                for i, number in enumerate(numbers):
-                    out[column.start + i] = _float32(number, f"{path}.{name}[{i}]")
+                size = column.stop - column.start
+                if len(numbers) != size:
+                    raise InvalidRequest(f"{path}.{name}", f"must have {size} numbers, got {len(numbers)}")
+                row[column.start : column.stop] = [
+                    number if -FLOAT32_MAX <= number <= FLOAT32_MAX else _refused(number, f"{path}.{name}[{i}]")
+                    for i, number in enumerate(numbers)
+                ]
+        return row
 
     def unpack(self, data: bytes, rows: int, path: str) -> Float32:
         """Return the packed numbers as a (rows, numeric width) matrix."""
@@ -122,19 +145,31 @@ class FeatureBlock:
                 path,
                 f"must be {rows} x {width} little-endian float32 ({4 * rows * width} bytes), got {len(data)} bytes",
             )
-        matrix = np.frombuffer(data, dtype="<f4").reshape(rows, width)
+        return np.frombuffer(data, dtype="<f4").reshape(rows, width)
+
+    def check_packed(self, matrix: Float32, path: str) -> None:
+        """Raise ``InvalidRequest`` where a packed number is not finite."""
         if not np.isfinite(matrix).all():
             row, column = np.argwhere(~np.isfinite(matrix))[0]
             name = self.names[self.numeric[column]]
             raise InvalidRequest(path, f"feature {name!r} of row {row} is {matrix[row, column]}; send finite numbers")
-        return matrix
 
 
-def _float32(number: float, path: str) -> float:
-    # NaN fails the comparison too.
-    if not abs(number) <= FLOAT32_MAX:
-        raise InvalidRequest(path, f"is {number}; send a finite number within the range of float32, or leave it out")
-    return number
+def _refused(number: float, path: str) -> NoReturn:
+    raise InvalidRequest(path, f"is {number}; send a finite number within the range of float32, or leave it out")
+
+
+@compiled("int64(float32[:, ::1], float32[::1])")
+def _scale(X: Float32, scale: Float32) -> int:
+    """Multiply each column by its scale; return the flat index of the first number that is not finite then, or -1."""
+    found = -1
+    rows, width = X.shape
+    for row in range(rows):
+        for column in range(width):
+            X[row, column] *= scale[column]
+            if found < 0 and not np.isfinite(X[row, column]):
+                found = row * width + column
+    return found
 
 
 def same_columns(one: DecisionPoint, other: DecisionPoint) -> bool:
@@ -206,38 +241,50 @@ class Encoder:
             )
         X = np.zeros((count, self.width), dtype=np.float32)
         width = self.context.width
-        if width or context.named or context.packed:
-            row = X[0, :width]
-            self.context.fill(row, context.named, "context.features", packed=bool(context.packed))
-            if context.packed:
-                row[self.context.numeric] = self.context.unpack(context.packed, 1, "context.packed")[0]
-            X[1:, :width] = row
-        codes = np.zeros(count, dtype=np.int64)
+        packed_context = packed_matrix = None
+        if context.named:
+            X[:, :width] = self.context.row(context.named, "context.features", packed=bool(context.packed))
+        if context.packed:
+            packed_context = self.context.unpack(context.packed, 1, "context.packed")
+            X[:, :width][:, self.context.packed_columns] = packed_context
+        identities = [action.id for action in actions]
+        if "" in identities or len(set(identities)) < count:
+            _refuse(identities)
         available = np.ones(count, dtype=np.bool_)
-        seen: set[str] = set()
         for i, action in enumerate(actions):
-            identity = action.id
-            if not identity:
-                raise InvalidRequest(f"actions[{i}].id", "is empty; give every action an id")
-            if identity in seen:
-                raise InvalidRequest(f"actions[{i}].id", f"{identity!r} stands twice; ids must differ within a request")
-            seen.add(identity)
-            codes[i] = self.codes.get(identity, 0)
             if action.excluded:
                 available[i] = False
             if action.features:
-                self.action.fill(X[i, width:], action.features, f"actions[{i}].features", packed=bool(packed_actions))
+                X[i, width:] = self.action.row(action.features, f"actions[{i}].features", packed=bool(packed_actions))
         if not available.any():
             raise InvalidRequest("actions", "are all excluded; leave at least one to draw from")
         if packed_actions:
-            X[:, width + self.action.numeric] = self.action.unpack(packed_actions, count, "packed_actions")
-        with np.errstate(over="ignore"):
-            X *= self.scale
-        if not np.isfinite(X).all():
-            i, column = (int(index) for index in np.argwhere(~np.isfinite(X))[0])
+            packed_matrix = self.action.unpack(packed_actions, count, "packed_actions")
+            X[:, width:][:, self.action.packed_columns] = packed_matrix
+        place = _scale(X, self.scale)
+        if place >= 0:
+            if packed_context is not None:
+                self.context.check_packed(packed_context, "context.packed")
+            if packed_matrix is not None:
+                self.action.check_packed(packed_matrix, "packed_actions")
+            i, column = divmod(place, self.width)
             block, path = (self.context, "context") if column < width else (self.action, f"actions[{i}]")
             name = block.feature_of(column if column < width else column - width)
             raise InvalidRequest(
                 f"{path}.features.{name}", "times its scale is beyond float32; correct the value or the scale"
             )
+        get = self.codes.get
+        codes = np.array([get(identity, 0) for identity in identities], dtype=np.int64)
         return Encoded(X, codes, available)
+
+
+def _refuse(identities: Sequence[str]) -> NoReturn:
+    """Say which id is empty, or stands twice."""
+    seen: set[str] = set()
+    for i, identity in enumerate(identities):
+        if not identity:
+            raise InvalidRequest(f"actions[{i}].id", "is empty; give every action an id")
+        if identity in seen:
+            break
+        seen.add(identity)
+    raise InvalidRequest(f"actions[{i}].id", f"{identity!r} stands twice; ids must differ within a request")

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.exploration import Exploration, make_exploration
-from engine.features import Encoded, Encoder
+from engine.features import Encoded, Encoder, Float32
 from engine.oracles import EnsembleOracle, LinearLearner, Oracle, UncertainOracle, make_learner, predict
 from engine.prediction import Part, Prediction
 from engine.records import policy_version
@@ -103,14 +105,47 @@ class Policy:
 
     def predict(self, encoded: Encoded) -> Prediction:
         """Return what the oracle says of every action, excluded ones too; raises ``OracleFailure``."""
+        prediction = self._asked(encoded.X, encoded.codes)
+        self._check(prediction, len(encoded.codes))
+        return prediction
+
+    def predict_each(self, requests: Sequence[Encoded]) -> list[Prediction | OracleFailure]:
+        """Return what :meth:`predict` returns, or raises, for each of several requests, asking the oracle once.
+
+        An oracle scores a row the same whichever rows stand beside it, so that a decision does not depend on which
+        others were made with it. Where it fails on all of them together, it is asked for each alone.
+        """
+        if len(requests) == 1:
+            return [self._predicted(requests[0])]
         try:
-            prediction = predict(self.oracle, encoded.X, encoded.codes, self.exploration.needs)
+            together = self._asked(
+                np.concatenate([request.X for request in requests]),
+                np.concatenate([request.codes for request in requests]),
+            )
+            counts = [len(request.codes) for request in requests]
+            self._check(together, sum(counts))
+        except OracleFailure:
+            return [self._predicted(request) for request in requests]
+        ends = list(accumulate(counts))
+        return [together.take(slice(end - count, end)) for count, end in zip(counts, ends, strict=True)]
+
+    def _predicted(self, request: Encoded) -> Prediction | OracleFailure:
+        try:
+            return self.predict(request)
+        except OracleFailure as failure:
+            return failure
+
+    def _asked(self, X: Float32, codes: NDArray[np.int64]) -> Prediction:
+        try:
+            return predict(self.oracle, X, codes, self.exploration.needs)
         except Exception as error:
             # Whatever goes wrong in a model must not cost the caller the decision.
             raise OracleFailure(f"{type(error).__name__}: {error}") from error
-        if prediction.mean.shape != encoded.codes.shape:
-            raise OracleFailure(f"scores of shape {prediction.mean.shape} for {len(encoded.codes)} actions")
-        count = len(encoded.codes)
+
+    def _check(self, prediction: Prediction, count: int) -> None:
+        """Raise ``OracleFailure`` where scores are not finite numbers, one for each of ``count`` actions."""
+        if prediction.mean.shape != (count,):
+            raise OracleFailure(f"scores of shape {prediction.mean.shape} for {count} actions")
         if prediction.std is not None and not (prediction.std.shape == (count,) and prediction.std.min() >= 0.0):
             raise OracleFailure(f"std of shape {prediction.std.shape} for {count} actions, or one is negative or NaN")
         if prediction.members is not None and prediction.members.shape[1:] != (count,):
@@ -124,12 +159,16 @@ class Policy:
             if values is not None and not float(np.abs(values).max()) * self._unit <= sys.float_info.max:
                 worst = values.flat[np.abs(values).argmax()]
                 raise OracleFailure(f"{name} {worst} is not finite in units of the reward's range")
-        return prediction
 
     def pmf(self, prediction: Prediction, available: NDArray[np.bool_]) -> Float64:
         """Return the probability of each action; 0 where it is not available."""
-        p = np.zeros(len(available))
-        p[available] = self.exploration.pmf(prediction.take(available).times(self._unit), self.learned)
+        if self._unit != 1.0:
+            prediction = prediction.times(self._unit)
+        if np.count_nonzero(available) == len(available):
+            p = self.exploration.pmf(prediction, self.learned)
+        else:
+            p = np.zeros(len(available))
+            p[available] = self.exploration.pmf(prediction.take(available), self.learned)
         if self.uniform_share:
             p = (1.0 - self.uniform_share) * p + self.uniform_share * uniform_pmf(available)
         return p

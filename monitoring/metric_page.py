@@ -14,12 +14,25 @@ from monitoring.disk_metrics import DiskCollector
 from monitoring.generation_metrics import GenerationCollector, LineageMetrics
 from monitoring.metrics import PipelineMetrics, ServingMetrics
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector, RoleMetrics
+from monitoring.stage_histogram import StageHistogram
 from monitoring.watch_metrics import WatchMetrics
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 #: The table stands between these lines.
 BEGIN = "<!-- written by: python -m monitoring.metric_page -->"
 END = "<!-- end of the table -->"
+
+
+class _NoTallies:
+    """Of a server that has made no decision."""
+
+    def cumulative(self, stage: str) -> list[int]:
+        """Return that there was none."""
+        return [0]
+
+    def seconds(self, stage: str) -> float:
+        """Return that it took no time."""
+        return 0.0
 
 
 class _Listing(CollectorRegistry):
@@ -38,6 +51,7 @@ class _Listing(CollectorRegistry):
 def register_all(registry: CollectorRegistry) -> None:
     """Register every metric there is, without a decision point."""
     ServingMetrics(registry, [])
+    registry.register(StageHistogram(_NoTallies(), [], []))
     registry.register(JoinCollector(dict))
     PipelineMetrics(registry, [])
     WatchMetrics(registry, [])

@@ -117,6 +117,9 @@ def up(context: click.Context, config_path: Path, only: tuple[str, ...], joiners
 @actionable
 def serve(config_path: Path) -> None:
     """Run the gRPC server alone."""
+    from streaming.one_thread import one_thread_each
+
+    one_thread_each()
     from streaming import serve as serving
     from streaming.up import announce, hold_lifeline, hold_role, withdraw
 

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 
 from engine.errors import LeewayError, LogError
 from engine.records import Feedback, Generation, JoinAccounting
-from engine.serving.service import Slot
+from engine.serving.deciding import Slot
 from engine.serving.watcher import schema_problem
 from engine.store import PolicyStore
 from streaming.config import Config, KafkaLogConfig

@@ -12,9 +12,11 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from urllib.parse import quote
 
@@ -26,6 +28,10 @@ FORMAT = 1
 BUSY_TIMEOUT_S = 30.0
 EXPIRE_BATCH = 1_000
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
+#: Rows of one INSERT. Each step of a statement lets go of the interpreter's lock, and with busy threads beside it waits
+#: to get it back: a statement for each row would cost more than what it does. Few sizes, so that few are prepared.
+_ROWS = (64, 16, 4, 1)
+_STATEMENTS = 512  # prepared ones that a connection keeps
 
 _SCHEMA = """
 CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
@@ -152,7 +158,14 @@ class WriterFile:
 
     def _connect(self) -> sqlite3.Connection:
         uri = f"file:{quote(str(self.path.resolve()))}?mode=rw"  # rw: never create what is not there
-        return sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        return sqlite3.connect(
+            uri,
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
+        )
 
     def _check_format(self) -> None:
         (application,) = self._reader.execute("PRAGMA application_id").fetchone()
@@ -238,10 +251,21 @@ class WriterFile:
         for place, message in messages:
             batches.setdefault(place, []).append(message)
         with self._writing("append records") as connection:
-            for place, batch in batches.items():
-                _append(connection, place, batch)
-            connection.executemany(
-                "INSERT OR REPLACE INTO offsets VALUES (?, ?, ?)",
+            if batches:
+                starts = _ends(connection)
+                for place, batch in batches.items():
+                    _append(connection, place, batch, starts[place.number, place.partition])
+                _insert(
+                    connection,
+                    "INSERT OR REPLACE INTO ends VALUES",
+                    [
+                        (where.number, where.partition, starts[where.number, where.partition] + len(batch))
+                        for where, batch in batches.items()
+                    ],
+                )
+            _insert(
+                connection,
+                "INSERT OR REPLACE INTO offsets VALUES",
                 [(where.topic, where.partition, offset) for where, offset in offsets.items()],
             )
 
@@ -344,23 +368,42 @@ class WriterFile:
                     self._reader.close()
 
 
-def _append(connection: sqlite3.Connection, place: Place, batch: list[Message]) -> None:
-    table, where = place.table, (place.number, place.partition)
-    (start,) = connection.execute("SELECT next_offset FROM ends WHERE topic = ? AND partition = ?", where).fetchone()
+def _ends(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
+    """Return the next offset of each (topic, partition) of a file, in one step of one statement."""
+    (listed,) = connection.execute(
+        "SELECT json_group_array(json_array(topic, partition, next_offset)) FROM ends"
+    ).fetchone()
+    return {(topic, partition): end for topic, partition, end in json.loads(listed)}
+
+
+def _append(connection: sqlite3.Connection, place: Place, batch: list[Message], start: int) -> None:
+    table = place.table
     rows = [(start + index, m.timestamp_ms, m.key, m.value, _headers_to(m.headers)) for index, m in enumerate(batch)]
     if place.topic.compacted:
         last = {row[2]: row for row in rows}  # of several records of a key in one batch only the last will be seen
         connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in last])
         rows = sorted(row for row in last.values() if row[3] is not None)
-    connection.executemany(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", rows)
-    connection.execute(
-        "UPDATE ends SET next_offset = ? WHERE topic = ? AND partition = ?", (start + len(batch), *where)
-    )
+    _insert(connection, f"INSERT INTO {table} VALUES", rows)
+
+
+def _insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Insert rows of one width, many with each statement."""
+    at = 0
+    for size in _ROWS:
+        while len(rows) - at >= size:
+            places = "(" + ", ".join("?" * len(rows[at])) + ")"
+            values = list(chain.from_iterable(rows[at : at + size]))
+            connection.execute(f"{statement} {', '.join([places] * size)}", values)
+            at += size
 
 
 def _headers_to(headers: Iterable[Header]) -> str | None:
     # Latin-1 gives each byte its own character, so that any bytes come back from JSON as they were.
-    return json.dumps([[name, value.decode("latin-1")] for name, value in headers]) if headers else None
+    pairs = [
+        f"[{encode_basestring_ascii(name)}, {encode_basestring_ascii(value.decode('latin-1'))}]"
+        for name, value in headers
+    ]
+    return f"[{', '.join(pairs)}]" if pairs else None
 
 
 def _headers_from(text: str) -> tuple[Header, ...]:

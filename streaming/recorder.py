@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 #: Between two attempts to write what was answered for already.
 RETRY_S = 1.0
+#: How long what nobody waits for gathers, so that a write costs the threads that decide little: each takes the
+#: interpreter from them some times, for one record as for a hundred.
+GATHER_S = 0.01
 
 
 class Appender(Protocol):
@@ -83,21 +86,21 @@ class LogRecorder:
 
     def record(self, records: Sequence[Decision | Outcome]) -> Future[None]:
         """Queue records; see ``engine.serving.seams.Recorder``."""
-        future: Future[None] = Future()
+        future: Future[None] = _DONE if self._at_once else Future()
         messages = [message_of(record) for record in records]
         sizes = [_size(message) for message in messages]
         with self._condition:
             problem = self._problem(sizes)
             if problem is not None:
-                future.set_exception(LogError(problem))
-                return future
+                refused: Future[None] = Future()
+                refused.set_exception(LogError(problem))
+                return refused
+            if not self._queue:
+                self._condition.notify()
             self._queue += messages
             self._bytes += sum(sizes)
             if not self._at_once:
                 self._waiting.append(future)
-            self._condition.notify()
-        if self._at_once:
-            future.set_result(None)
         return future
 
     def _problem(self, sizes: Sequence[int]) -> str | None:
@@ -124,6 +127,9 @@ class LogRecorder:
             with self._condition:
                 while not self._queue and not self._closed.is_set():
                     self._condition.wait()
+            if self._at_once:
+                self._closed.wait(GATHER_S)
+            with self._condition:
                 group, self._queue = self._queue, []
                 waiting, self._waiting = self._waiting, []
                 self._bytes = 0
@@ -157,6 +163,16 @@ class LogRecorder:
                     logger.info("records are written again")
                 self._failing = False
                 return None
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
+
+
+#: What is answered at once shares one future: it has ended, and never changes.
+_DONE = _done()
 
 
 def _size(message: Message) -> int:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
@@ -25,12 +26,14 @@ from engine.serving.seams import Observer
 from engine.serving.server import Server
 from engine.serving.service import DecisionService
 from engine.serving.servicer import LeewayServicer
+from engine.serving.stages import BOUNDS, STAGES
 from engine.serving.tokens import Access
 from engine.serving.watcher import PolicyWatcher
 from engine.store import PolicyStore
 from monitoring.disk_metrics import DiskCollector
 from monitoring.exposition import serve_metrics
 from monitoring.metrics import ServingMetrics
+from monitoring.stage_histogram import StageHistogram
 from streaming.catalogues import catalogue_path, read_catalogue
 from streaming.config import Config
 from streaming.role_process import calm_collector
@@ -49,10 +52,17 @@ def now_ms() -> int:
 
 
 class MetricsObserver(Observer):
-    """Counts what the server does."""
+    """Counts what the server does.
+
+    What every decision touches is looked up once: to find a series by its labels takes longer than to count.
+    """
 
     def __init__(self, metrics: ServingMetrics) -> None:
         self._metrics = metrics
+        self._requests = cache(metrics.requests.labels)
+        self._durations = cache(metrics.decision_duration.labels)
+        self._propensities = cache(metrics.propensity.labels)
+        self._decisions = cache(lambda point, reason: metrics.decisions.labels(point, fallback_name(reason)))
 
     def begin(self) -> None:
         """Count a call under way."""
@@ -61,16 +71,17 @@ class MetricsObserver(Observer):
     def end(self, method: str, code: str) -> None:
         """Count a call that ended."""
         self._metrics.requests_in_flight.dec()
-        self._metrics.requests.labels(method, code).inc()
+        self._requests(method, code).inc()
 
     def decided(self, point: str, seconds: float) -> None:
         """Take a waiting time into the histogram."""
-        self._metrics.decision_duration.labels(point).observe(seconds)
+        self._durations(point).observe(seconds)
 
     def decision(self, decision: Decision) -> None:
         """Count a decision."""
-        self._metrics.decisions.labels(decision.decision_point, fallback_name(decision.fallback)).inc()
-        self._metrics.propensity.labels(decision.decision_point).observe(decision.probabilities[decision.chosen])
+        point = decision.decision_point
+        self._decisions(point, decision.fallback).inc()
+        self._propensities(point).observe(decision.probabilities[decision.chosen])
 
     def unrecorded(self, point: str) -> None:
         """Count a decision that is not in the log."""
@@ -117,6 +128,7 @@ class ServingProcess:
             recommenders={name: (lists[name], self._first_lists(name, lists[name], clock())) for name in lists},
             limits=Limits(config.serving.limits),
         )
+        self._registry.register(StageHistogram(self.service.times, STAGES, BOUNDS))
         # A client whose answer was lost in a crash retries: it must get the answer that is in the log.
         self._log.recall(config.serving.idempotency_cache, self._remember)
         admin = AdminServicer(self.service, self._store, self._log.insight, clock())

@@ -26,6 +26,9 @@ class ServingConfig(Model):
     host: str = "127.0.0.1"
     port: int = Field(8180, ge=0, le=65_535, description="0: any free port")
     workers: int = Field(8, ge=1, le=256, description="threads that answer requests")
+    streams: int = Field(
+        32, ge=1, le=1_024, description="streams of decisions at one time, each with threads of its own"
+    )
     reflection: bool = True
     default_deadline: Milliseconds = Field(2_000, gt=0, description="for callers that set none")
     scoring_reserve: Milliseconds = Field(2, ge=0, description="less than this left: answer from the fallback")

@@ -18,18 +18,25 @@ from engine.oracles.base import Float64, Int64
 if TYPE_CHECKING:
     import lightgbm
 
-_FLOAT32 = 0
-_NORMAL = 0
-_PARAMETERS = b"num_threads=1 predict_disable_shape_check=true"
+_FLOAT32, _ROW_BY_ROW, _NORMAL = ctypes.c_int(0), ctypes.c_int(1), ctypes.c_int(0)
+_FROM_THE_FIRST, _TO_THE_LAST = ctypes.c_int(0), ctypes.c_int(-1)  # tree
+_PARAMETERS = ctypes.c_char_p(b"num_threads=1 predict_disable_shape_check=true")
 
 
 class _Buffers(threading.local):
     """Of one thread: the matrix with the code as its last column, and the answers."""
 
     def __init__(self) -> None:
-        self.rows: Float32 = np.empty((0, 0), np.float32)
-        self.out: Float64 = np.empty(0)
         self.length = ctypes.c_int64()
+        self.fit(0, 0)
+
+    def fit(self, count: int, columns: int) -> None:
+        """Make room for so many rows; where it lies is asked for once, since to ask takes microseconds."""
+        self.rows: Float32 = np.empty((count, columns), np.float32)
+        self.out: Float64 = np.empty(count)
+        self.rows_at = ctypes.c_void_p(self.rows.ctypes.data)
+        self.out_at = ctypes.c_void_p(self.out.ctypes.data)
+        self.length_at = ctypes.byref(self.length)
 
 
 class MatrixPredictor:
@@ -60,23 +67,22 @@ class MatrixPredictor:
         count, width = X.shape
         mine = self._buffers
         if mine.rows.shape[1] != width + 1 or len(mine.rows) < count:
-            mine.rows = np.empty((max(count, 16), width + 1), np.float32)
-            mine.out = np.empty(len(mine.rows))
+            mine.fit(max(count, 16), width + 1)
         mine.rows[:count, :width] = X
         mine.rows[:count, width] = codes
         failed = self._call(
             self._handle,
-            ctypes.c_void_p(mine.rows.ctypes.data),
-            ctypes.c_int(_FLOAT32),
+            mine.rows_at,
+            _FLOAT32,
             ctypes.c_int32(count),
             ctypes.c_int32(width + 1),
-            ctypes.c_int(1),  # row by row
-            ctypes.c_int(_NORMAL),
-            ctypes.c_int(0),
-            ctypes.c_int(-1),
-            ctypes.c_char_p(_PARAMETERS),
-            ctypes.byref(mine.length),
-            ctypes.c_void_p(mine.out.ctypes.data),
+            _ROW_BY_ROW,
+            _NORMAL,
+            _FROM_THE_FIRST,
+            _TO_THE_LAST,
+            _PARAMETERS,
+            mine.length_at,
+            mine.out_at,
         )
         if failed or mine.length.value != count:
             raise RuntimeError(f"LightGBM could not predict {count} rows: {ctypes.string_at(self._error())!r}")

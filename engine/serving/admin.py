@@ -14,8 +14,9 @@ from engine.api.leeway.v1 import admin_pb2, admin_pb2_grpc
 from engine.errors import LeewayError, SnapshotError, UnknownDecisionPoint
 from engine.recommender.store import RecommenderStore
 from engine.records import Alarm, JoinAccounting
+from engine.serving.deciding import Slot
 from engine.serving.errors import status_of
-from engine.serving.service import DecisionService, RecommenderSlot, Slot
+from engine.serving.service import DecisionService, RecommenderSlot
 from engine.store import PolicyStore
 
 logger = logging.getLogger(__name__)

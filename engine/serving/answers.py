@@ -7,11 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from time import perf_counter_ns
 
 from engine.api.leeway.v1.service_pb2 import DecideResponse, RecommendResponse
 from engine.errors import InvalidRequest, LogError
 from engine.records import FALLBACK_REASON_NONE, MAX_ID_LENGTH, Decision, new_id
 from engine.serving.seams import Observer, Recorder
+from engine.serving.stages import RECORD, StageTimes
 from engine.serving.unrecorded import UnrecordedDecisions
 
 Answer = DecideResponse | RecommendResponse
@@ -35,6 +37,28 @@ class Activity:
             self.fallbacks += decision.fallback != FALLBACK_REASON_NONE
 
 
+@dataclass(slots=True)
+class Claim:
+    """A decision id that a call has taken: whoever asks with it meanwhile gets the same answer.
+
+    Attributes
+    ----------
+    decision_id
+        As the caller gave it, or a new one.
+    given
+        Whether the caller gave it.
+    answer
+        Ends with the answer.
+    kept
+        The decision, where it was answered before and the log could not take it.
+    """
+
+    decision_id: str
+    given: bool
+    answer: Future[Answer]
+    kept: Decision | None = None
+
+
 class Answers:
     """Records decisions, and answers with each when it is safe in the log.
 
@@ -48,9 +72,14 @@ class Answers:
         How many recent decisions are known by id, so that a retry gets the same answer.
     answer_unrecorded
         What becomes of a decision that the log does not take: true: it is answered, and flagged; false: refused.
+    times
+        Gets how long recording took.
     """
 
-    def __init__(self, recorder: Recorder, observer: Observer, remembered: int, *, answer_unrecorded: bool) -> None:
+    def __init__(
+        self, recorder: Recorder, observer: Observer, remembered: int, *, answer_unrecorded: bool, times: StageTimes
+    ) -> None:
+        self._times = times
         self._recorder = recorder
         self._observer = observer
         self._remembered = remembered
@@ -88,47 +117,78 @@ class Answers:
         respond
             Makes the answer; of one name always of one type.
         """
+        claim = self.claim(name, decision_id)
+        if not isinstance(claim, Claim):
+            return claim
+        try:
+            decision = claim.kept or make(claim.decision_id)
+        except BaseException as error:
+            self.abandon(claim, error)
+            raise
+        self.record(name, activity, claim, decision, respond)
+        return claim.answer
+
+    def claim(self, name: str, decision_id: str) -> Claim | Future[Answer]:
+        """Take a decision id, or return the answer of who has taken it; see :meth:`answer`.
+
+        Who has it calls :meth:`record` or :meth:`abandon`: others may wait for that.
+        """
+        if not decision_id:
+            return Claim(new_id(), False, Future())
         if len(decision_id) > MAX_ID_LENGTH:
             raise InvalidRequest("decision_id", f"is longer than {MAX_ID_LENGTH} characters")
-        answer: Future[Answer] = Future()
-        decision: Decision | None = None
-        if decision_id:
-            with self._lock:
-                known = self._recent.get(decision_id)
-                if known is not None and known[0] != name:
+        claim = Claim(decision_id, True, Future())
+        with self._lock:
+            known = self._recent.get(decision_id)
+            if known is not None:
+                if known[0] != name:
                     raise InvalidRequest(
                         "decision_id", f"{decision_id!r} belongs to a decision of {known[0]!r}; use an id once"
                     )
-                if known is not None:
-                    decision = self._unrecorded.take(decision_id)
-                    if decision is None:
-                        return known[1]
-                self._recent[decision_id] = (name, answer)
-                self._trim()
+                claim.kept = self._unrecorded.take(decision_id)
+                if claim.kept is None:
+                    return known[1]
+            self._recent[decision_id] = (name, claim.answer)
+            self._trim()
+        return claim
+
+    def abandon(self, claim: Claim, error: BaseException) -> None:
+        """Give an id back: its decision was not made."""
+        if claim.given:
+            self._forget(claim.decision_id)
+        claim.answer.set_exception(error)  # a retry that came in between waits for this future
+
+    def record(self, name: str, activity: Activity, claim: Claim, decision: Decision, respond: Respond) -> None:
+        """Record the decision of an id that was claimed; its answer ends when it is safe; see :meth:`answer`."""
+        began = perf_counter_ns()
         try:
-            again = decision is not None
-            made = decision or make(decision_id or new_id())
-            recording = self._recorder.record([made])
+            recording = self._recorder.record([decision])
         except BaseException as error:
-            self._forget(decision_id)
-            answer.set_exception(error)  # a retry that came in between waits for this future
+            self.abandon(claim, error)
             raise
-        recording.add_done_callback(
-            lambda outcome: self._recorded(name, activity, made, respond, answer, outcome.exception(), again)
-        )
-        return answer
+        queued = perf_counter_ns()
+        if recording.done():
+            self._recorded(name, activity, claim, decision, respond, recording.exception())
+            self._times.add(RECORD, (began, queued, queued))
+        else:
+
+            def ended(recorded: Future[None]) -> None:
+                self._times.add(RECORD, (began, queued, perf_counter_ns()))
+                self._recorded(name, activity, claim, decision, respond, recorded.exception())
+
+            recording.add_done_callback(ended)
 
     def _recorded(
         self,
         name: str,
         activity: Activity,
+        claim: Claim,
         decision: Decision,
         respond: Respond,
-        answer: Future[Answer],
         error: BaseException | None,
-        again: bool,
     ) -> None:
-        """End an answer when it is known whether the log has the decision; ``again``: it was answered before."""
+        """End an answer when it is known whether the log has the decision."""
+        answer = claim.answer
         if error is None:
             activity.count(decision)
             answer.set_result(respond(decision, None))
@@ -139,20 +199,19 @@ class Answers:
                 self._recent[decision.decision_id] = (name, answer)
             answer.set_result(respond(decision, str(error)))
         else:
-            self._forget(decision.decision_id)
-            answer.set_exception(error)
+            self.abandon(claim, error)
             return
-        with self._lock:
-            self._trim()
-        if not again:
+        if len(self._recent) > self._remembered:
+            with self._lock:
+                self._trim()
+        if claim.kept is None:  # else it was told of before
             self._observer.decision(decision)
             if error is not None:
                 self._observer.unrecorded(name)
 
     def _forget(self, decision_id: str) -> None:
-        if decision_id:
-            with self._lock:
-                self._recent.pop(decision_id, None)
+        with self._lock:
+            self._recent.pop(decision_id, None)
 
     def _trim(self) -> None:
         while len(self._recent) > self._remembered:

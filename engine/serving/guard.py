@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -57,10 +57,13 @@ class Guard:
         """Return a servicer that asks the guard first, then ``servicer``; ``audited``: each call is noted."""
         if self._access is None and not audited:
             return servicer  # nothing stands in the way, and nothing is paid for it
-        methods = {
-            method.name: self._guarded(getattr(servicer, method.name), method, audited=audited)
-            for method in service.methods
-        }
+        methods: dict[str, Any] = {}
+        for method in service.methods:
+            answer = getattr(servicer, method.name)
+            if self._access is not None and method.client_streaming and RULES.get(method.full_name, UNSTATED).each:
+                methods[method.name] = self._guarded_stream(answer, method, self._access)
+            else:
+                methods[method.name] = self._guarded(answer, method, audited=audited)
         return cast(S, SimpleNamespace(**methods))
 
     def _guarded(self, answer: Method, method: MethodDescriptor, *, audited: bool) -> Method:
@@ -89,6 +92,34 @@ class Guard:
                 if audited:
                     self._note(method.name, request, context, caller, verdict)
 
+        return call
+
+    def _guarded_stream(self, answer: Any, method: MethodDescriptor, access: Callable[[], Access]) -> Any:
+        """Guard a stream: each of its requests has to be permitted, and a token to be known as long as they come."""
+        rule = RULES[method.full_name]
+
+        def call(requests: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+            refused: list[Exception] = []
+
+            def permitted() -> Iterator[Any]:
+                for request in requests:
+                    try:
+                        permit(self._caller(context, access()), rule, request)
+                    except (NotAuthenticated, NotPermitted) as error:
+                        refused.append(error)
+                        return
+                    yield request
+
+            try:
+                self._caller(context, access())
+            except (NotAuthenticated, NotPermitted) as error:
+                self._refuse(method.name, context, error)
+            yield from answer(permitted(), context)
+            if refused:  # after the answers to what came before
+                self._refuse(method.name, context, refused[0])
+
+        # Where grpcio runs the method.
+        call.experimental_thread_pool = answer.experimental_thread_pool  # type: ignore[attr-defined]
         return call
 
     def _refuse(self, method: str, context: grpc.ServicerContext, error: Exception) -> NoReturn:

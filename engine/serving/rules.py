@@ -44,18 +44,22 @@ class Rule:
         Takes out of a reply what is of none of the caller's points.
     every
         Whether the caller must have all points.
+    each
+        Whether the method is a stream, whose every request is asked about.
     """
 
     scope: Scope
     named: Callable[[Any], Iterable[str]] = _nothing
     narrow: Callable[[Any, Collection[str]], None] = _whole
     every: bool = False
+    each: bool = False
 
 
 #: By the full name of the method.
 RULES = {
     "leeway.v1.Leeway.Decide": Rule("decide", lambda request: (request.decision_point,)),
     "leeway.v1.Leeway.DecideBatch": Rule("decide", lambda batch: {item.decision_point for item in batch.requests}),
+    "leeway.v1.Leeway.DecideStream": Rule("decide", lambda request: (request.decision_point,), each=True),
     "leeway.v1.Leeway.Record": Rule("decide", lambda batch: {made.request.decision_point for made in batch.decisions}),
     "leeway.v1.Leeway.Recommend": Rule("decide", lambda request: (request.recommender,)),
     "leeway.v1.Leeway.Report": Rule("report", lambda request: (request.decision_point,)),

@@ -101,6 +101,7 @@ class Server:
     ) -> None:
         self._config = config
         self._admin = admin
+        self._servicer = servicer
         self._health = _Health()
         self._names = [SERVICE, *(f"{SERVICE}/{point}" for point in points)]
         # One for each port: what has changed since the last handshake is counted for each of them.
@@ -169,6 +170,7 @@ class Server:
         for name in self._names:
             self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
         hurry.wait(self._config.drain / 1_000.0)
+        self._servicer.end_streams()
         grace_s = self._config.drain_grace / 1_000.0
         ended = [server.stop(grace_s) for server in (self._server, *self._others.values())]
         self._health.release()

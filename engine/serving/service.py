@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import repeat
 from typing import cast
 
 from engine.api.leeway.v1.service_pb2 import (
@@ -17,46 +18,19 @@ from engine.api.leeway.v1.service_pb2 import (
     ReportRequest,
 )
 from engine.config import DecisionPoint, LimitsConfig, Recommender
-from engine.errors import InvalidRequest, UnknownDecisionPoint
-from engine.policy import OracleFailure, Policy, uniform_pmf
+from engine.errors import InvalidRequest, LeewayError, UnknownDecisionPoint
+from engine.policy import Policy
 from engine.recommender.outcomes import outcome_problem
 from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.recommend import recommend
 from engine.recommender.recommend import response as list_response
-from engine.records import (
-    FALLBACK_REASON_DEADLINE,
-    FALLBACK_REASON_NONE,
-    FALLBACK_REASON_ORACLE_FAILED,
-    Decision,
-    Outcome,
-    new_id,
-)
-from engine.sampling import draw
-from engine.serving.answers import Activity, Answers
+from engine.records import Decision, Outcome, new_id
+from engine.serving.answers import Activity, Answer, Answers, Claim
 from engine.serving.client_decision import client_decision, taken_as_made
+from engine.serving.deciding import Asked, Slot, response
 from engine.serving.limits import Limits
-from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer, Recorder
-
-
-@dataclass
-class Slot(Activity):
-    """One decision point in this process: what serves it, and what it has done."""
-
-    name: str
-    point: DecisionPoint
-    policy: Policy
-    rollout: Rollout | None = None
-
-    def decide(self, request: DecideRequest, decision_id: str, now_ms: int, *, hurry: bool) -> Decision:
-        """Make one decision by the policy that acts on it, and note what one that looks on would have done."""
-        rollout = self.rollout  # once: it may be swapped meanwhile
-        challenged = rollout is not None and rollout.acts(request, decision_id)
-        policy = rollout.policy if rollout is not None and challenged else self.policy
-        made = decide(policy, request, decision_id, now_ms, hurry=hurry)
-        if rollout is not None and not hurry:
-            rollout.note(made)
-        return made
+from engine.serving.stages import StageTimes
 
 
 @dataclass
@@ -66,70 +40,6 @@ class RecommenderSlot(Activity):
     name: str
     recommender: Recommender
     policy: RecommenderPolicy
-
-
-def decide(policy: Policy, request: DecideRequest, decision_id: str, now_ms: int, *, hurry: bool = False) -> Decision:
-    """Make one decision: a pure function of its arguments.
-
-    Parameters
-    ----------
-    policy
-        The policy that acts.
-    request
-        Context and actions; ``InvalidRequest`` is raised where they do not fit the schema.
-    decision_id
-        Decides the draw, together with the salt and the vector.
-    now_ms
-        Time of the decision.
-    hurry
-        Do not ask the oracle: too little time is left.
-    """
-    encoded = policy.encoder.encode(request.context, request.actions, request.packed_actions)
-    fallback, detail, scores = FALLBACK_REASON_NONE, "", []
-    if hurry:
-        fallback, detail = FALLBACK_REASON_DEADLINE, "too little of the deadline was left to score"
-        probabilities = uniform_pmf(encoded.available)
-    else:
-        try:
-            prediction = policy.predict(encoded)
-            probabilities = policy.pmf(prediction, encoded.available)
-            scores = prediction.mean.tolist()
-        except OracleFailure as failure:
-            fallback, detail = FALLBACK_REASON_ORACLE_FAILED, str(failure)
-            probabilities = uniform_pmf(encoded.available)
-    vector: list[float] = probabilities.tolist()
-    salt = policy.point.policy.salt
-    return Decision(
-        decision_id=decision_id,
-        decision_point=policy.name,
-        time_ms=now_ms,
-        policy_version=policy.version,
-        context=request.context,
-        actions=request.actions,
-        packed_actions=request.packed_actions,
-        probabilities=vector,
-        chosen=draw(decision_id, salt, vector),
-        scores=scores,
-        fallback=fallback,
-        fallback_detail=detail,
-        salt=salt,
-    )
-
-
-def response(decision: Decision, unrecorded: str | None = None) -> DecideResponse:
-    """Return what the caller gets to see of a decision; ``unrecorded``: why it is not in the log."""
-    return DecideResponse(
-        decision_id=decision.decision_id,
-        action=decision.actions[decision.chosen].id,
-        action_index=decision.chosen,
-        propensity=decision.probabilities[decision.chosen],
-        probabilities=decision.probabilities,
-        policy_version=decision.policy_version,
-        fallback=decision.fallback,
-        fallback_detail=decision.fallback_detail,
-        unrecorded=unrecorded is not None,
-        unrecorded_detail=unrecorded or "",
-    )
 
 
 class DecisionService:
@@ -170,8 +80,9 @@ class DecisionService:
         self.limits = limits or Limits(LimitsConfig())
         self.slots = {name: Slot(name, point, policies[name]) for name, point in points.items()}
         self.recommenders = {name: RecommenderSlot(name, *both) for name, both in (recommenders or {}).items()}
+        self.times = StageTimes()
         self._recorder = recorder
-        self._answers = Answers(recorder, observer, remembered, answer_unrecorded=answer_unrecorded)
+        self._answers = Answers(recorder, observer, remembered, answer_unrecorded=answer_unrecorded, times=self.times)
 
     def slot(self, name: str) -> Slot:
         """Return a decision point's slot, or raise ``UnknownDecisionPoint``."""
@@ -210,7 +121,7 @@ class DecisionService:
             slot.name,
             slot,
             request.decision_id,
-            lambda decision_id: slot.decide(request, decision_id, now_ms, hurry=hurry),
+            lambda decision_id: slot.decide(request, decision_id, now_ms, self.times, hurry=hurry),
             response,
         )
         return cast("Future[DecideResponse]", answer)
@@ -222,6 +133,60 @@ class DecisionService:
         decision = client_decision(slot.policy, made, now_ms)
         answer = self._answers.answer(slot.name, slot, decision.decision_id, lambda _: decision, response)
         return taken_as_made(decision, cast("Future[DecideResponse]", answer))
+
+    def decide_each(
+        self, requests: Sequence[DecideRequest], now_ms: int, *, hurry: bool = False
+    ) -> list[Future[DecideResponse] | Exception]:
+        """Decide and record many, each as :meth:`decide` would; those of one policy are scored in one matrix.
+
+        What :meth:`decide` would raise at once stands in the place of its future.
+        """
+        answers: list[Future[Answer] | Exception] = []
+        claimed: dict[str, list[tuple[int, Claim]]] = {}
+        for place, request in enumerate(requests):
+            try:
+                name = self.slot(request.decision_point).name
+                self.limits.decide(request)
+                claim = self._answers.claim(name, request.decision_id)
+            except LeewayError as error:
+                answers.append(error)
+                continue
+            if isinstance(claim, Claim):
+                claimed.setdefault(name, []).append((place, claim))
+                answers.append(claim.answer)
+            else:
+                answers.append(claim)
+        for name, its in claimed.items():
+            for place, failure in self._decide_claimed(self.slots[name], its, requests, now_ms, hurry=hurry):
+                answers[place] = failure
+        return cast("list[Future[DecideResponse] | Exception]", answers)
+
+    def _decide_claimed(
+        self,
+        slot: Slot,
+        claims: Sequence[tuple[int, Claim]],
+        requests: Sequence[DecideRequest],
+        now_ms: int,
+        *,
+        hurry: bool,
+    ) -> Iterator[tuple[int, Exception]]:
+        """Make and record the decisions of one slot; yield the places of those that cannot be made, and why."""
+        fresh: list[Asked] = [(requests[place], claim.decision_id) for place, claim in claims if claim.kept is None]
+        made: Iterator[Decision | Exception]
+        try:
+            made = iter(slot.decide_each(fresh, now_ms, self.times, hurry=hurry))
+        except Exception as surprise:  # who waits for one of the ids must hear of it
+            made = repeat(surprise)
+        for place, claim in claims:
+            decision = claim.kept or next(made)
+            if isinstance(decision, Decision):
+                try:
+                    self._answers.record(slot.name, slot, claim, decision, response)
+                except Exception as error:
+                    yield place, error
+            else:
+                self._answers.abandon(claim, decision)
+                yield place, decision
 
     def recommend(self, request: RecommendRequest, now_ms: int, *, hurry: bool = False) -> Future[RecommendResponse]:
         """Rank and record; see :meth:`Answers.answer`."""

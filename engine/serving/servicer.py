@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -18,8 +18,13 @@ from engine.errors import InvalidRequest
 from engine.serving.errors import status_of
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService
+from engine.serving.streams import Streams
 
 logger = logging.getLogger(__name__)
+
+#: Requests that are scored in one matrix. Between two of them it is asked how much of the deadline is left.
+MATRIX = 64
+_Answer = Future[service_pb2.DecideResponse] | Exception
 
 
 class LeewayServicer(service_pb2_grpc.LeewayServicer):
@@ -37,6 +42,9 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         Milliseconds since 1970.
     """
 
+    #: Of each instance: grpcio looks for the threads of a method at what it calls.
+    DecideStream: Any = None
+
     def __init__(
         self, service: DecisionService, config: ServingConfig, observer: Observer, clock: Callable[[], int]
     ) -> None:
@@ -44,6 +52,12 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._config = config
         self._observer = observer
         self._clock = clock
+        self._streams = Streams(self._stream, most=MATRIX, streams=config.streams)
+        self.DecideStream = self._streams
+
+    def end_streams(self) -> None:
+        """Let streams end once what has come is answered; a server that drains calls it."""
+        self._streams.end()
 
     def Decide(  # noqa: N802
         self, request: service_pb2.DecideRequest, context: grpc.ServicerContext
@@ -83,16 +97,39 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         started = time.perf_counter()
         self._check_batch("DecideBatch", context, request.requests)
         left = self._time_left(context)
-        now_ms = self._clock()
-        pending: list[Future[service_pb2.DecideResponse] | Exception] = []
-        for item in request.requests:
-            try:
-                pending.append(self._service.decide(item, now_ms, hurry=self._hurry(self._time_left(context))))
-            except Exception as error:
-                pending.append(error)
-        reply = self._decided_items(pending, started, left)
+        answers: list[_Answer] = []
+        for start in range(0, len(request.requests), MATRIX):
+            answers += self._begin(request.requests[start : start + MATRIX], context)
+        items = self._ended(answers, started, left)
         self._observer.end("DecideBatch", "OK")
-        return reply
+        return service_pb2.DecideBatchResponse(items=items)
+
+    def _stream(
+        self, requests: Sequence[service_pb2.DecideRequest], context: grpc.ServicerContext
+    ) -> list[service_pb2.DecideBatchItem]:
+        self._observer.begin()
+        started = time.perf_counter()
+        left = self._time_left(context)
+        items = self._ended(self._begin(requests, context), started, left)
+        self._observer.end("DecideStream", "OK")
+        return items
+
+    def _begin(self, requests: Sequence[service_pb2.DecideRequest], context: grpc.ServicerContext) -> list[_Answer]:
+        """Decide some requests in one matrix; they are on their way to the log."""
+        hurry = self._hurry(self._time_left(context))
+        return self._service.decide_each(requests, self._clock(), hurry=hurry)
+
+    def _ended(self, answers: Sequence[_Answer], started: float, left: float) -> list[service_pb2.DecideBatchItem]:
+        """Wait for answers; each succeeds or fails by itself."""
+        items = []
+        for answer in answers:
+            try:
+                if isinstance(answer, Exception):
+                    raise answer
+                items.append(service_pb2.DecideBatchItem(response=answer.result(timeout=self._left(started, left))))
+            except Exception as error:
+                items.append(service_pb2.DecideBatchItem(error=_logged_status(error)))
+        return items
 
     def Report(  # noqa: N802
         self, request: service_pb2.ReportRequest, context: grpc.ServicerContext
@@ -140,33 +177,20 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self, request: service_pb2.RecordRequest, context: grpc.ServicerContext
     ) -> service_pb2.DecideBatchResponse:
         """Take decisions that a client made by itself."""
-        self._check_batch("Record", context, request.decisions)
         self._observer.begin()
         started = time.perf_counter()
+        self._check_batch("Record", context, request.decisions)
         left = self._time_left(context)
         now_ms = self._clock()
-        pending: list[Future[service_pb2.DecideResponse] | Exception] = []
+        answers: list[_Answer] = []
         for item in request.decisions:
             try:
-                pending.append(self._service.record(item, now_ms))
+                answers.append(self._service.record(item, now_ms))
             except Exception as error:
-                pending.append(error)
-        reply = self._decided_items(pending, started, left)
+                answers.append(error)
+        items = self._ended(answers, started, left)
         self._observer.end("Record", "OK")
-        return reply
-
-    def _decided_items(
-        self, pending: list[Future[service_pb2.DecideResponse] | Exception], started: float, left: float
-    ) -> service_pb2.DecideBatchResponse:
-        reply = service_pb2.DecideBatchResponse()
-        for answer in pending:
-            try:
-                if isinstance(answer, Exception):
-                    raise answer
-                reply.items.add(response=answer.result(timeout=self._left(started, left)))
-            except Exception as error:
-                reply.items.add(error=_logged_status(error))
-        return reply
+        return service_pb2.DecideBatchResponse(items=items)
 
     def _time_left(self, context: grpc.ServicerContext) -> float:
         """Seconds until the caller gives up; a caller without a deadline gets the default."""

@@ -13,9 +13,10 @@ from engine.policy import Policy
 from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.store import RecommenderStore
 from engine.serving.answers import Activity
+from engine.serving.deciding import Slot
 from engine.serving.rollout import Rollout
 from engine.serving.seams import Observer
-from engine.serving.service import DecisionService, RecommenderSlot, Slot
+from engine.serving.service import DecisionService, RecommenderSlot
 from engine.store import PolicyStore
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 
 import pytest
@@ -42,3 +43,17 @@ def test_entropy_of_certainty_is_a_positive_zero() -> None:
 def test_every_fallback_reason_has_a_short_name() -> None:
     names = [fallback_name(reason) for reason in FallbackReason.values()]
     assert names == ["none", "oracle_failed", "deadline", "client"]
+
+
+def test_a_process_that_was_forked_gives_other_ids() -> None:
+    new_id()
+    receiving, sending = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(sending, new_id().encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    theirs = os.read(receiving, 32).decode()
+    os.close(receiving)
+    os.close(sending)
+    assert theirs not in {new_id() for _ in range(600)}

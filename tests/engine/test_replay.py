@@ -13,7 +13,7 @@ from engine.oracles import LinearOracle
 from engine.policy import Policy
 from engine.records import FALLBACK_REASON_DEADLINE, FALLBACK_REASON_NONE, FALLBACK_REASON_ORACLE_FAILED, Decision
 from engine.replay import mismatch
-from engine.serving.service import decide
+from engine.serving.deciding import decide
 from engine.store import PolicyStore
 from tests.engine.samples import TIME_MS, make_policy, request
 

@@ -21,7 +21,8 @@ from engine.records import (
 )
 from engine.replay import mismatch
 from engine.sampling import draw
-from engine.serving.service import DecisionService, decide
+from engine.serving.deciding import decide
+from engine.serving.service import DecisionService
 from tests.engine.samples import NAME, POINT, TIME_MS, MemoryObserver, MemoryRecorder, make_policy, request
 
 POLICY = make_policy()

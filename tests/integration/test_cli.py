@@ -12,7 +12,7 @@ import yaml
 
 from engine.client import decide_request
 from engine.policy import Policy, initial_policy
-from engine.serving.service import decide
+from engine.serving.deciding import decide
 from engine.store import PolicyStore
 from streaming.config import Config, EmbeddedLogConfig, KafkaLogConfig, load_config, log_environment
 from streaming.insight import tail

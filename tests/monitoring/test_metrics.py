@@ -26,6 +26,7 @@ from monitoring.metric_page import PAGE, page, stored_name
 from monitoring.metrics import REWARD_WINDOW, PipelineMetrics, ServingMetrics
 from monitoring.oscillation import Oscillation
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector, RoleMetrics
+from monitoring.stage_histogram import StageHistogram
 from monitoring.watch_metrics import WatchMetrics
 from tests.prometheus import binary
 
@@ -45,6 +46,16 @@ class Member:
         return 5
 
 
+class Stages:
+    """Tallies of one stage: one decision of 2 us, one of 2 s."""
+
+    def cumulative(self, stage: str) -> list[int]:
+        return [0, 1, 2]
+
+    def seconds(self, stage: str) -> float:
+        return 2.000002
+
+
 class Exposed:
     """All metrics on one registry, with a book of the join that a test may change."""
 
@@ -57,6 +68,7 @@ class Exposed:
         self.generations = GenerationCollector(POINTS)
         self.lineage = LineageMetrics(self.registry, {"layout": None, "offers": 3_600.0}, 1_000.0)
         self.roles = RoleMetrics(self.registry, ROLES)
+        self.registry.register(StageHistogram(Stages(), ["score"], [1e-6, 1e-3]))
         self.member: Member | None = None
         self.registry.register(JoinCollector(lambda: self.book))
         self.registry.register(JoinMemberCollector(lambda: self.member, lambda: 62_500))
@@ -336,3 +348,10 @@ def test_two_sides_on_one_registry_keep_apart(exposed: Exposed) -> None:
     page = generate_latest(exposed.registry).decode()
     types = re.findall(r"^# TYPE (\S+)", page, re.MULTILINE)
     assert len(types) == len(set(types))
+
+
+def test_the_stages_of_a_decision_are_a_histogram(exposed: Exposed) -> None:
+    name = "leeway_decision_stage_seconds"
+    buckets = [exposed.value(f"{name}_bucket", stage="score", le=le) for le in ("1e-06", "0.001", "+Inf")]
+    assert buckets == [0.0, 1.0, 2.0]
+    assert (exposed.value(f"{name}_count", stage="score"), exposed.value(f"{name}_sum", stage="score")) == (2, 2.000002)

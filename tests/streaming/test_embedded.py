@@ -469,3 +469,18 @@ def test_a_crash_while_a_file_is_made_leaves_no_half_file(tmp_path: Path) -> Non
     with closing(EmbeddedLog(tmp_path / "log")) as log:
         log.create(TOPICS)
         assert log.ends("decisions") == {0: 0, 1: 0}
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 16, 63, 64, 65, 150])
+def test_a_group_of_any_size_is_written_whole_and_in_order(tmp_path: Path, count: int) -> None:
+    log = EmbeddedLog(tmp_path, fsync=False)
+    log.create([Topic("t", "w", 1), Topic("u", "w", 3)])
+    odd = (("", b'"\\\x00\xff'), ("\u00fc", b""))
+    for _ in range(2):
+        log.append([Message(t, b"k%d" % n, b"v%d" % n, n, odd) for n in range(count) for t in ("t", "u")])
+    records = log.read("t", 0)
+    assert [record.offset for record in records] == list(range(2 * count))
+    assert [(record.value, record.timestamp_ms) for record in records] == [(b"v%d" % n, n) for n in range(count)] * 2
+    assert all(tuple(record.headers) == odd for record in records)
+    assert sum(log.ends("u").values()) == sum(len(log.read("u", partition)) for partition in range(3)) == 2 * count
+    log.close()

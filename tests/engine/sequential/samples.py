@@ -14,7 +14,7 @@ from engine.policy import Policy
 from engine.records import Action, Decision, Features, Feedback
 from engine.sequential import UCRL2Learner
 from engine.sequential.environments import SwitchingMDP, funnel
-from engine.serving.service import decide
+from engine.serving.deciding import decide
 
 NAME = "shop"
 STATES = {"landing": ["plain", "reviews"], "product": ["plain", "discount"], "cart": ["plain", "express"]}

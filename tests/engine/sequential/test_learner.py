@@ -15,7 +15,7 @@ from engine.policy import Policy
 from engine.records import FALLBACK_REASON_NONE, Feedback
 from engine.replay import mismatch
 from engine.sequential import UCRL2Learner
-from engine.serving.service import decide
+from engine.serving.deciding import decide
 from engine.store import PolicyStore
 from tests.engine.samples import POINT
 from tests.engine.sequential.exact_detector import ExactDetector

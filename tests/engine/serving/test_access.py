@@ -32,6 +32,7 @@ OK, UNAUTHENTICATED, DENIED = (
 NEEDS = {
     "Decide": {"decide"},
     "DecideBatch": {"decide"},
+    "DecideStream": {"decide"},
     "Record": {"decide"},
     "Recommend": {"decide"},
     "Report": {"report"},

@@ -31,6 +31,7 @@ OTHER = "banners"
 REQUESTS: Mapping[str, Any] = {
     "Decide": request("d1"),
     "DecideBatch": service_pb2.DecideBatchRequest(requests=[request("b1"), request("b2")]),
+    "DecideStream": request("s1"),
     "Record": service_pb2.RecordRequest(decisions=[service_pb2.ClientDecision(request=request("c1"))]),
     "Recommend": recommend_request(shop.NAME, {"country": "NL"}, ["i1", "i2"]),
     "Report": service_pb2.ReportRequest(decision_id="d1", value=1.0, decision_point=NAME),
@@ -122,8 +123,11 @@ class Caller:
         self._stubs = (service_pb2_grpc.LeewayStub(channel), admin_pb2_grpc.LeewayAdminStub(channel))
 
     def call(self, name: str, message: Any = None) -> Any:
-        stub = next(stub for stub in self._stubs if hasattr(stub, name))
-        return getattr(stub, name)(REQUESTS[name] if message is None else message, timeout=20.0)
+        stub: Any = next(stub for stub in self._stubs if hasattr(stub, name))
+        sent = REQUESTS[name] if message is None else message
+        if name == "DecideStream":
+            return list(stub.DecideStream(iter([sent]), timeout=20.0))
+        return getattr(stub, name)(sent, timeout=20.0)
 
     def code(self, name: str, message: Any = None) -> grpc.StatusCode:
         """Return how a call ended."""

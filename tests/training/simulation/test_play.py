@@ -12,7 +12,7 @@ from engine.api.leeway.v1.service_pb2 import DecideRequest
 from engine.config import DecisionPoint, PolicyConfig
 from engine.records import Action, Features, Numbers, Value
 from engine.sampling import draw
-from engine.serving.service import decide as serve
+from engine.serving.deciding import decide as serve
 from training.config import LightGBMConfig
 from training.dataset import Dataset
 from training.simulation.generation import alternation, generation_facts

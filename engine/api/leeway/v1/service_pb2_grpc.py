@@ -44,6 +44,11 @@ class LeewayStub:
                 request_serializer=leeway_dot_v1_dot_service__pb2.DecideBatchRequest.SerializeToString,
                 response_deserializer=leeway_dot_v1_dot_service__pb2.DecideBatchResponse.FromString,
                 _registered_method=True)
+        self.DecideStream = channel.stream_stream(
+                '/leeway.v1.Leeway/DecideStream',
+                request_serializer=leeway_dot_v1_dot_service__pb2.DecideRequest.SerializeToString,
+                response_deserializer=leeway_dot_v1_dot_service__pb2.DecideBatchItem.FromString,
+                _registered_method=True)
         self.Recommend = channel.unary_unary(
                 '/leeway.v1.Leeway/Recommend',
                 request_serializer=leeway_dot_v1_dot_service__pb2.RecommendRequest.SerializeToString,
@@ -78,6 +83,14 @@ class LeewayServicer:
 
     def DecideBatch(self, request, context):
         """Many at once; each item succeeds or fails by itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideStream(self, request_iterator, context):
+        """As many as come, answered in their order; each succeeds or fails by itself. What has come meanwhile is decided at once.
+        A server that drains answers what has come, then ends the stream with OK: go on in another one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +136,11 @@ def add_LeewayServicer_to_server(servicer, server):
                     servicer.DecideBatch,
                     request_deserializer=leeway_dot_v1_dot_service__pb2.DecideBatchRequest.FromString,
                     response_serializer=leeway_dot_v1_dot_service__pb2.DecideBatchResponse.SerializeToString,
+            ),
+            'DecideStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.DecideStream,
+                    request_deserializer=leeway_dot_v1_dot_service__pb2.DecideRequest.FromString,
+                    response_serializer=leeway_dot_v1_dot_service__pb2.DecideBatchItem.SerializeToString,
             ),
             'Recommend': grpc.unary_unary_rpc_method_handler(
                     servicer.Recommend,
@@ -199,6 +217,33 @@ class Leeway:
             '/leeway.v1.Leeway/DecideBatch',
             leeway_dot_v1_dot_service__pb2.DecideBatchRequest.SerializeToString,
             leeway_dot_v1_dot_service__pb2.DecideBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/leeway.v1.Leeway/DecideStream',
+            leeway_dot_v1_dot_service__pb2.DecideRequest.SerializeToString,
+            leeway_dot_v1_dot_service__pb2.DecideBatchItem.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class LeewayStub:
     """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged."""
     DecideBatch: _grpc.UnaryUnaryMultiCallable[_service_pb2.DecideBatchRequest, _service_pb2.DecideBatchResponse]
     """Many at once; each item succeeds or fails by itself."""
+    DecideStream: _grpc.StreamStreamMultiCallable[_service_pb2.DecideRequest, _service_pb2.DecideBatchItem]
+    """As many as come, answered in their order; each succeeds or fails by itself. What has come meanwhile is decided at once.
+    A server that drains answers what has come, then ends the stream with OK: go on in another one.
+    """
     Recommend: _grpc.UnaryUnaryMultiCallable[_service_pb2.RecommendRequest, _service_pb2.RecommendResponse]
     """Which of these items, or of the whole catalogue, in which order? Logged with the exact propensity of each slot."""
     Report: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]
@@ -52,6 +56,10 @@ class LeewayAsyncStub(LeewayStub):
     """Which of these actions for this context? Logged with its exact propensity before the answer, or flagged."""
     DecideBatch: _aio.UnaryUnaryMultiCallable[_service_pb2.DecideBatchRequest, _service_pb2.DecideBatchResponse]  # type: ignore[assignment]
     """Many at once; each item succeeds or fails by itself."""
+    DecideStream: _aio.StreamStreamMultiCallable[_service_pb2.DecideRequest, _service_pb2.DecideBatchItem]  # type: ignore[assignment]
+    """As many as come, answered in their order; each succeeds or fails by itself. What has come meanwhile is decided at once.
+    A server that drains answers what has come, then ends the stream with OK: go on in another one.
+    """
     Recommend: _aio.UnaryUnaryMultiCallable[_service_pb2.RecommendRequest, _service_pb2.RecommendResponse]  # type: ignore[assignment]
     """Which of these items, or of the whole catalogue, in which order? Logged with the exact propensity of each slot."""
     Report: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]  # type: ignore[assignment]
@@ -78,6 +86,16 @@ class LeewayServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.DecideBatchResponse, _abc.Awaitable[_service_pb2.DecideBatchResponse]]:
         """Many at once; each item succeeds or fails by itself."""
+
+    @_abc_1.abstractmethod
+    def DecideStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_service_pb2.DecideRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_service_pb2.DecideBatchItem], _abc.AsyncIterator[_service_pb2.DecideBatchItem]]:
+        """As many as come, answered in their order; each succeeds or fails by itself. What has come meanwhile is decided at once.
+        A server that drains answers what has come, then ends the stream with OK: go on in another one.
+        """
 
     @_abc_1.abstractmethod
     def Recommend(
