@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 REAL := tests/integration tests/faults
 TOGETHER := $(BIN)/pytest -n 3 --dist loadfile $(REAL:%=--ignore=%)
 ALONE := $(BIN)/pytest $(REAL)
-SOURCES := engine streaming training monitoring tests benchmarks
+SOURCES := engine streaming training monitoring tests benchmarks deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format proto lock audit bench kafka kafka-3 kafka-stop clean
+.PHONY: help setup demo test test-all lint format proto lock audit bench kafka kafka-3 kafka-stop cluster clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,5 +75,8 @@ kafka-3: $(VENV)/.run ## Start three nodes of Apache Kafka on loopback
 kafka-stop: ## Stop it
 	deploy/kafka/kafka.sh stop
 
+cluster: $(VENV)/.run ## Run the whole topology on loopback: Kafka, MLflow, Prometheus, every role (some minutes)
+	$(BIN)/python -m deploy.cluster --dir leeway-cluster --json leeway-cluster/figures.json
+
 clean: ## Remove the virtual environment and what was built
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis leeway-demo
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis leeway-demo leeway-cluster

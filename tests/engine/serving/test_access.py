@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from engine.api.leeway.v1 import admin_pb2, service_pb2
+from engine.api.leeway.v1 import admin_pb2, service_pb2, service_pb2_grpc
 from engine.channel import open_channel, tls_credentials
 from engine.serving.rules import RULES
 from engine.serving.server import LEEWAY, LEEWAY_ADMIN
@@ -239,3 +239,23 @@ def test_a_listed_certificate_is_a_caller_and_one_that_is_not_is_denied(tmp_path
 def test_without_an_access_file_anybody_may_do_everything(tmp_path: Path) -> None:
     with served(tmp_path) as world, calling(world.target) as caller:
         assert {method: caller.code(method) for method in REQUESTS} == dict.fromkeys(REQUESTS, OK)
+
+
+def test_a_stream_is_answered_up_to_the_first_request_that_may_not_be_made(tmp_path: Path) -> None:
+    file = AccessFile(tmp_path / "access.json")
+    token = file.add("limited", ["decide"], [NAME])
+    foreign = request("foreign")
+    foreign.decision_point = OTHER
+    with (
+        served(tmp_path, access_file=file.path) as world,
+        open_channel(world.target, token=token) as channel,
+    ):
+        answers = service_pb2_grpc.LeewayStub(channel).DecideStream(
+            iter([request("s1"), request("s2"), foreign, request("s3")]), timeout=20.0
+        )
+        ids = []
+        with pytest.raises(grpc.RpcError) as refused:
+            for item in answers:
+                ids.append(item.response.decision_id)
+        assert ids == ["s1", "s2"]
+        assert refused.value.code() == DENIED
