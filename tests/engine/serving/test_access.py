@@ -253,9 +253,8 @@ def test_a_stream_is_answered_up_to_the_first_request_that_may_not_be_made(tmp_p
         answers = service_pb2_grpc.LeewayStub(channel).DecideStream(
             iter([request("s1"), request("s2"), foreign, request("s3")]), timeout=20.0
         )
-        ids = []
+        ids: list[str] = []
         with pytest.raises(grpc.RpcError) as refused:
-            for item in answers:
-                ids.append(item.response.decision_id)
+            ids.extend(item.response.decision_id for item in answers)
         assert ids == ["s1", "s2"]
         assert refused.value.code() == DENIED
