@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Three at once keep two cores busy; those that start, kill and fill up real services have the machine to themselves.
-REAL := tests/integration tests/faults
+# schemathesis gives all its tests of a file one id, and of those pytest-xdist runs one.
+REAL := tests/integration tests/faults tests/engine/http/test_http_schema.py
 TOGETHER := $(BIN)/pytest -n 3 --dist loadfile $(REAL:%=--ignore=%)
 ALONE := $(BIN)/pytest $(REAL)
 SOURCES := engine streaming training monitoring tests benchmarks deploy

@@ -254,6 +254,9 @@ class _Channel:
     def unary_unary(self, method: str, *_: object, **__: object) -> Callable[..., Message]:
         return lambda request, timeout=None: self._engine.call(method, request)
 
+    def stream_stream(self, method: str, *_: object, **__: object) -> None:
+        """The client has no streams."""
+
     def close(self) -> None:
         """There is nothing to close."""
 
@@ -267,6 +270,9 @@ class _AsyncChannel:
             return self._engine.call(method, request)
 
         return call
+
+    def stream_stream(self, method: str, *_: object, **__: object) -> None:
+        """The client has no streams."""
 
     async def close(self, grace: float | None) -> None:
         """There is nothing to close."""

@@ -44,6 +44,10 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
         for name, known in (("decision_point", "offers"), ("recommender", "shop")):
             if isinstance(body.get(name), str) and len(body[name]) != 1:
                 body[name] = known
+        if isinstance(body.get("value"), float) and body.get("decision_point") == "offers":
+            body["value"] = 0.5
+            for name in ("task", "item", "slot"):
+                body.pop(name, None)
     return body
 
 
@@ -81,4 +85,4 @@ def test_the_requests_before_reached_the_core() -> None:
         pytest.skip("run with the tests before")
     assert sum(count for (_, status), count in seen.items() if status == 200) >= 20
     assert sum(count for (_, status), count in seen.items() if status == 400) >= 30
-    assert FACE.recorder.outcomes
+    assert FACE.recorder.outcomes, seen
