@@ -44,10 +44,6 @@ def map_body(context: schemathesis.HookContext, body: Any) -> Any:
         for name, known in (("decision_point", "offers"), ("recommender", "shop")):
             if isinstance(body.get(name), str) and len(body[name]) != 1:
                 body[name] = known
-        if isinstance(body.get("value"), float) and body.get("decision_point") == "offers":
-            body["value"] = 0.5
-            for name in ("task", "item", "slot"):
-                body.pop(name, None)
     return body
 
 
@@ -83,6 +79,6 @@ def test_what_comes_back_is_what_the_document_says_of_many(case: schemathesis.Ca
 def test_the_requests_before_reached_the_core() -> None:
     if not seen:
         pytest.skip("run with the tests before")
-    assert sum(count for (_, status), count in seen.items() if status == 200) >= 20
+    assert sum(count for (_, status), count in seen.items() if status == 200) >= 30
     assert sum(count for (_, status), count in seen.items() if status == 400) >= 30
-    assert FACE.recorder.outcomes, seen
+    assert FACE.recorder.outcomes
