@@ -27,7 +27,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 def fill(client: LeewayClient, most: int = 200_000) -> tuple[int, Decided]:
     """Decide until a decision is not recorded; return how many were, and that one."""
-    large = {**CONTEXT, "country": "x" * 10_000}
+    large = {**CONTEXT, "country": "x" * 4_000}
     for number in range(most):
         decided = client.decide("offers", large, ACTIONS, f"d{number}")
         if decided.unrecorded:
@@ -41,7 +41,7 @@ def test_decisions_go_on_flagged_and_counted_and_outcomes_are_refused(service: S
         assert "wait" in flagged.unrecorded
         assert sum(flagged.probabilities) == pytest.approx(1.0)
         assert flagged.probabilities[ACTIONS.index(flagged.action)] == flagged.propensity
-        assert client.decide("offers", {**CONTEXT, "country": "x" * 10_000}, ACTIONS, flagged.decision_id) == flagged
+        assert client.decide("offers", {**CONTEXT, "country": "x" * 4_000}, ACTIONS, flagged.decision_id) == flagged
         with pytest.raises(grpc.RpcError) as refused:  # noqa: PT012
             for _ in range(1_000):  # there was no room for a large decision; there may be some for a small outcome
                 client.report("d0", 1.0)
