@@ -1,4 +1,4 @@
-// Charts: SVG, drawn here. Each says in words what it shows, and has its figures in a table beside it.
+// Charts: SVG, drawn here. Each says in words what it shows.
 
 import { svg, number } from "./dom.js";
 

@@ -106,7 +106,7 @@ async function policies({ point, session, say, again }) {
     found.generations.length ? table("What training has made, the newest first", [
       ["Generation", g => String(g.generation)], ["Policy", g => g.policy_version + (g.policy_version === found.acting ? " (acts)" : "")], ["Oracle", g => g.oracle],
       ["Trained", g => time(g.trained_ms)], ["Why", g => g.reason], ["Rows", g => count(g.rows), true], ["Verdict", g => `${g.promoted ? "Promoted" : "Not promoted"}. ${g.verdict}`],
-      ...(may ? [["", g => (g.registry_version ? button("Promote…", { kind: "promote", version: g.registry_version }, `Promote version ${g.registry_version}, ${g.policy_version}`) : "")]] : [])],
+      ...(may ? [["Change", g => (g.registry_version ? button("Promote…", { kind: "promote", version: g.registry_version }, `Promote version ${g.registry_version}, ${g.policy_version}`) : "")]] : [])],
     found.generations) : el("p", {}, "Nothing was trained yet."),
   ];
 }
@@ -126,7 +126,7 @@ async function alarms({ session, say, again }) {
     Object.entries(found.held).map(([name, words]) => el("p", { class: "card warning" }, `${name}: ${words}`)),
     found.alarms.length ? null : el("p", {}, "There was no alarm."),
     found.alarms.map(a => el("article", { class: `card ${a.acknowledged_ms || a.explained ? "" : "warning"}` },
-      el("h3", {}, `${a.decision_point}: ${a.monitor} ${a.stream}`), el("p", {}, a.explanation), a.remedy && el("p", {}, a.remedy),
+      el("h2", {}, `${a.decision_point}: ${a.monitor} ${a.stream}`), el("p", {}, a.explanation), a.remedy && el("p", {}, a.remedy),
       el("p", { class: "quiet" }, `Change about ${time(a.change_ms)}, found ${time(a.detected_ms)}; effect ${number(a.effect, 3)}, probability ${number(a.probability, 3)}; follows: ${a.reactions.join(", ") || "nothing"}. Alarm ${a.alarm_id}`),
       a.acknowledged_ms ? el("p", {}, `Acknowledged ${time(a.acknowledged_ms)}${a.note ? `: ${a.note}` : ""}`)
         : session.may_change && el("button", { onclick: () => acknowledge(a), "aria-label": `Acknowledge alarm ${a.alarm_id.slice(0, 12)} of ${a.decision_point}` }, "Acknowledge…"))),
@@ -157,7 +157,7 @@ async function join() {
   return [
     found.points.map(p => {
       const words = `${count(p.decisions)} decisions = ${count(p.rewarded)} with reward + ${count(p.defaulted)} with the default + ${count(p.pending)} pending`;
-      return el("section", { class: `card ${p.balanced ? "ok" : "problem"}` }, el("h3", {}, p.point),
+      return el("section", { class: `card ${p.balanced ? "ok" : "problem"}` }, el("h2", {}, p.point),
         el("p", {}, el("span", { class: "level" }, p.balanced ? "Balanced" : "Does not balance"), `: ${words}.`),
         bar({ title: `The join of ${p.point}`, words, parts: ["rewarded", "defaulted", "pending"].map(kind => ({ kind, value: p[kind] })) }));
     }),

@@ -6,7 +6,7 @@ import contextlib
 import http.client
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,14 +60,14 @@ def written(directory: Path, **serving: Any) -> Path:
     return path
 
 
-def decision(policy: Policy, number: int) -> Decision:
+def decision(policy: Policy, number: int, country: str) -> Decision:
     """Return the ``number``-th decision, as the server would have made it: uniform, by a policy that knows nothing."""
     made = Decision(
         decision_id=f"d{number}",
         decision_point=policy.name,
         time_ms=NOW_MS + number * 1_000,
         policy_version=policy.version,
-        context=Features(named={"country": Value(text=EVIL if number == 0 else "NL")}),
+        context=Features(named={"country": Value(text=country)}),
         actions=[Action(id="none"), Action(id="large")],
         salt=policy.point.policy.salt,
     )
@@ -79,26 +79,28 @@ def decision(policy: Policy, number: int) -> Decision:
     return made
 
 
-def filled(path: Path) -> Config:
-    """Write decisions, outcomes, their feedback, alarms, policies and generations."""
+def filled(path: Path, *, sent: str = EVIL, rewarded: Callable[[int], bool] = lambda n: n % 2 == 0) -> Config:
+    """Write decisions, outcomes, their feedback, alarms, policies and generations; ``sent`` stands in their texts."""
     config = load_config(path, {})
     store = PolicyStore(config.policy_dir)
     policy = initial_policy(POINT, config.points()[POINT], NOW_MS)
     store.publish(policy)
-    made = [decision(policy, number) for number in range(DECISIONS)]
+    made = [decision(policy, number, "NL" if number else sent) for number in range(DECISIONS)]
     outcomes = [
         Outcome(decision_id=f"d{n}", outcome_id=f"o{n}", time_ms=NOW_MS + n * 1_000 + 500, value=1.0)
-        for n in range(0, DECISIONS, 2)
+        for n in range(DECISIONS)
+        if rewarded(n)
     ]
     alarms = [
         Alarm(
             alarm_id=f"{name}-alarm", decision_point=name, monitor="features", stream="country", effect=0.5,
-            change_ms=NOW_MS + 50_000, detected_ms=NOW_MS + 60_000, explanation=f"{name} changed {EVIL}",
+            change_ms=NOW_MS + 50_000, detected_ms=NOW_MS + 60_000, explanation=f"{name} changed: {sent}",
             reactions=[REACTION_HOLD_PROMOTION],
         )
         for name in (POINT, OTHER)
     ]  # fmt: skip
-    messages = [message_of(record) for record in [*made, *outcomes]]
+    records: list[Decision | Outcome] = [*made, *outcomes]
+    messages = [message_of(record) for record in records]
     messages += [Message(ALARMS, a.decision_point.encode(), a.SerializeToString(), NOW_MS) for a in alarms]
     for g, reward in enumerate((0.5, 0.6, 0.58)):
         book = GenerationStatistics(
@@ -110,7 +112,7 @@ def filled(path: Path) -> Config:
             entry = Generation(
                 decision_point=POINT, generation=g, policy_version=f"g{g}.0-00000000", promoted=True, run_id="r",
                 registry_version=str(g), oracle="linear", estimate=0.6, estimate_error=0.01, trained_ms=NOW_MS,
-                reason="schedule", verdict=f"promoted: better {EVIL}",
+                reason="schedule", verdict=f"promoted: better: {sent}",
             )  # fmt: skip
             messages.append(Message(GENERATIONS, POINT.encode(), entry.SerializeToString(), 0))
     with closing(open_log(config)) as log:
