@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import click
@@ -23,5 +24,8 @@ def console(config_path: Path, host: str, port: int, names: tuple[str, ...]) -> 
     from streaming.console.server import ConsoleServer
 
     server = ConsoleServer(config, host, port, names)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn raises the signal again when it has ended, for who was there before: the exit status is 0.
+        signal.signal(number, lambda *_: server.stop())
     shown = f"[{host}]" if ":" in host else host
     server.run(lambda: click.echo(f"console on http://{shown}:{server.port}/", err=True))
