@@ -21,6 +21,7 @@ from engine.errors import LeewayError
 from streaming.catalogue_command import catalogue
 from streaming.compiler_cache import warn_of_open_cache
 from streaming.config import config_schema, load_config
+from streaming.console_command import console as console_command
 from streaming.dlq import dlq
 from streaming.drift import drift
 from streaming.evaluate import evaluate
@@ -408,6 +409,7 @@ for command in (
     catalogue,
     train_recommender,
     token,
+    console_command,
 ):
     main.add_command(command)
 

@@ -58,7 +58,7 @@ def list_alarms(config_path: Path, point: str | None, everything: bool, limit: i
     if as_json:
         print_json(
             {
-                "alarms": [_facts(alarm, holds) for alarm in shown],
+                "alarms": [alarm_facts(alarm, holds) for alarm in shown],
                 "held": {name: holds.words(name) for name in config.deciding if holds.of(name)},
                 "equilibria": {
                     name: {key: equilibrium_facts(found) for key, found in streams.items()}
@@ -126,7 +126,7 @@ def explain(config_path: Path, alarm_id: str, png: Path | None, as_json: bool) -
 
         draw(png, alarm, history, series)
     correlation = None if history is None else lag_one(history.categories[history.time_ms < alarm.change_ms])
-    facts = _facts(alarm, holds) | {
+    facts = alarm_facts(alarm, holds) | {
         "equilibrium": None if equilibrium is None else equilibrium_facts(equilibrium),
         "lag_one_before": None if correlation is None or math.isnan(correlation) else correlation,
     }
@@ -275,7 +275,8 @@ def _alarm(alarms: list[Alarm], beginning: str) -> Alarm:
     return next(iter(found.values()))
 
 
-def _facts(alarm: Alarm, holds: Holds) -> dict[str, Any]:
+def alarm_facts(alarm: Alarm, holds: Holds) -> dict[str, Any]:
+    """Return an alarm and its acknowledgement as plain JSON values."""
     acknowledged = holds.acknowledged.get(alarm.alarm_id)
     return {
         "alarm_id": alarm.alarm_id,

@@ -42,7 +42,7 @@ def generations(config_path: Path, point: str | None, plot: Path | None, as_json
 
         draw(plot, name, found)
     if as_json:
-        print_json(_facts(name, found))
+        print_json(table_facts(name, found))
         return
     for line in _lines(found):
         click.echo(line)
@@ -213,7 +213,8 @@ def attribution_words(found: GenerationTable) -> list[str]:
     ]
 
 
-def _facts(name: str, found: GenerationTable) -> dict[str, Any]:
+def table_facts(name: str, found: GenerationTable) -> dict[str, Any]:
+    """Return the table of a decision point as plain JSON values; what is no number is null."""
     from dataclasses import asdict
 
     judged = found.state.judged

@@ -66,6 +66,11 @@ class _Policies:
         return self._loaded[key]
 
 
+def replay_decision(policy_dir: Path, decision: Decision) -> str:
+    """Recompute one decision; return what differs, or why it cannot be recomputed, and empty where nothing differs."""
+    return _Policies(policy_dir).difference(decision)
+
+
 def replay_log(log: Log, policy_dir: Path, decision_id: str | None = None) -> ReplayResult:
     """Recompute all logged decisions, or one. A record that is no decision is the join's business and skipped."""
     result = ReplayResult()
