@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
+from threadpoolctl import threadpool_limits
 
 from benchmarks._harness import goal, main
 from engine.config import DecisionPoint, OracleConfig
@@ -224,4 +225,5 @@ def measure(quick: bool) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(__doc__, measure)
+    with threadpool_limits(1, "blas"):  # as ``leeway serve`` has it
+        main(__doc__, measure)
