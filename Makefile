@@ -11,7 +11,7 @@ ALONE := $(BIN)/pytest $(REAL)
 SOURCES := engine streaming training monitoring tests benchmarks deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format proto lock audit bench kafka kafka-3 kafka-stop cluster clean
+.PHONY: help setup demo test test-all lint format proto lock audit docs bench pictures kafka kafka-3 kafka-stop cluster clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,7 +25,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 setup: $(VENV)/.dev ## Make the virtual environment with everything for development
@@ -55,8 +55,12 @@ proto: $(VENV)/.dev ## Generate the code of the messages
 
 lock: $(VENV)/.dev ## Resolve the dependencies again into constraints.txt
 	$(PIP) install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --extra dev --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-	  --no-annotate --no-header --output-file constraints.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --extra dev --extra docs --strip-extras --no-emit-index-url --no-emit-trusted-host \
+	  --no-emit-find-links --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+docs: $(VENV)/.dev ## Build the site of the documentation into build/site; open build/site/index.html
+	$(BIN)/python -m deploy.pages
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 audit: $(VENV)/.dev ## Known vulnerabilities of the pinned dependencies
 	-$(PIP) install --quiet pip-audit
@@ -66,6 +70,9 @@ bench: $(VENV)/.dev ## Run the benchmarks, a JSON file each below benchmarks/res
 	@mkdir -p benchmarks/results
 	@for name in $$(ls benchmarks/*.py | xargs -n1 basename | sed 's/\.py$$//' | grep -v '^_'); do \
 	  $(BIN)/python -m benchmarks.$$name --json benchmarks/results/$$name.json || exit 1; done
+
+pictures: $(VENV)/.dev ## Draw the console and MLflow anew for the docs, in a browser (needs Chromium; some minutes)
+	$(BIN)/python -m tests.integration.pictures --dir docs/images
 
 kafka: $(VENV)/.run ## Start Apache Kafka on loopback (needs JDK 17 and Maven)
 	deploy/kafka/kafka.sh start

@@ -92,13 +92,13 @@ def promotions(runs: int, share: float, rate: float, rows: int) -> dict[str, Any
             for name in INTERVALS:
                 verdict = judge(candidate, champion, GateConfig(interval=name), comparisons=1, reward_range=RANGE)
                 counts[name] += verdict.promoted
-                if name == "normal":
+                if name == "student":
                     for check in verdict.checks:
                         refused[check.name] = refused.get(check.name, 0) + (not check.holds)
         for name in INTERVALS:
             found[name][kind] = counts[name] / runs
         found[f"{kind}: mean gain"] = round(float(np.mean(gains)), 4)
-        found[f"{kind}: share that fails each check (normal)"] = {
+        found[f"{kind}: share that fails each check (student)"] = {
             name: count / runs for name, count in refused.items() if count
         }
     return found

@@ -24,12 +24,22 @@ def goal(name: str, value: float, bound: str, holds: bool) -> dict[str, Any]:
     return {"name": name, "value": value, "bound": bound, "holds": bool(holds)}
 
 
-def main(description: str | None, measure: Callable[[bool], dict[str, Any]]) -> None:
-    """Run a benchmark from the command line and write its result."""
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """Return the arguments of every benchmark; one that has more adds them."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, required=True, help="write the result here")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
-    arguments = parser.parse_args()
-    result = {"machine": machine(), "quick": arguments.quick, "goals": [], **measure(arguments.quick)}
-    arguments.json.write_text(json.dumps(result, indent=2) + "\n")
+    return parser
+
+
+def write(given: argparse.Namespace, measured: dict[str, Any]) -> None:
+    """Write the result, and show it."""
+    result = {"machine": machine(), "quick": given.quick, "goals": [], **measured}
+    given.json.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
+
+
+def main(description: str | None, measure: Callable[[bool], dict[str, Any]]) -> None:
+    """Run a benchmark from the command line and write its result."""
+    given = arguments(description).parse_args()
+    write(given, measure(given.quick))

@@ -116,6 +116,7 @@ def leeway(
     durability: str = "memory",
     fsync: bool = False,
     workers: int | None = None,
+    front: str = "grpcio",
 ) -> Form:
     """Start ``leeway serve`` on decision points that serve trained policies of the given kinds and shapes."""
     folder.mkdir()
@@ -123,7 +124,12 @@ def leeway(
     config = {
         "version": 1,
         "decision_points": points,
-        "serving": {"port": 0, "durability": durability, **({} if workers is None else {"workers": workers})},
+        "serving": {
+            "port": 0,
+            "front": front,
+            "durability": durability,
+            **({} if workers is None else {"workers": workers}),
+        },
         "metrics": {"serving_port": 0, "pipeline_port": 0},
         "log": {"fsync": fsync},
     }

@@ -13,7 +13,7 @@ import statistics
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,15 +28,21 @@ def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 
-def _headers(path: str) -> bytes:
+def headers(path: str, timeout_ms: int | None = None) -> bytes:
+    """Return what a call begins with; ``timeout_ms``: when its caller gives up, as gRPC says it."""
+
     def text(value: str) -> bytes:
         assert len(value) < 127
         return bytes((len(value),)) + value.encode()
 
     # Indices of HPACK's static table; literals that nobody needs to remember.
     return (b"\x83\x86\x04" + text(path) + b"\x01" + text("benchmark") + b"\x0f\x10" + text("application/grpc")) + (
-        b"\x00" + text("te") + text("trailers")
+        b"\x00" + text("te") + text("trailers") + (b"" if timeout_ms is None else _timeout(timeout_ms, text))
     )
+
+
+def _timeout(timeout_ms: int, text: Callable[[str], bytes]) -> bytes:
+    return b"\x00" + text("grpc-timeout") + text(f"{timeout_ms}m")
 
 
 @dataclass
@@ -85,20 +91,24 @@ class Burst:
         }
 
 
-class _Connection:
+class Connection:
     """One connection with calls under way."""
+
+    #: Bytes that the server may send before it is told to go on: of each stream, and of all.
+    credit = _WINDOW
 
     def __init__(self, load: Load) -> None:
         self.socket = socket.create_connection(("127.0.0.1", load.port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._load = load
-        self._head = _headers(load.path)
+        self._head = headers(load.path)
         self._bodies = [b"\0" + struct.pack(">I", len(message)) + message for message in load.messages]
         self._turn = 0
         self._next_stream = 1
         self._read = b""
         self._consumed = 0
         self._credit = self._initial = 65_535
+        self._most_streams = _WINDOW  # at one time
         self._streams: dict[int, int] = {}  # what each may still send
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._answers: dict[int, bytes] = {}
@@ -106,7 +116,7 @@ class _Connection:
         self._order: deque[float] = deque()
         self.ended: list[float] = []
         self.answer = b""
-        settings = struct.pack(">HIHI", 1, 0, 4, _WINDOW)
+        settings = struct.pack(">HIHI", 1, 0, 4, self.credit)
         self.socket.sendall(
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
             + _frame(_SETTINGS, 0, 0, settings)
@@ -140,9 +150,12 @@ class _Connection:
         out = []
         while self._waiting:
             stream, body = self._waiting[0]
+            if stream not in self._streams:  # it has ended before all of it was sent
+                self._waiting.popleft()
+                continue
             first = not self._load.stream and stream not in self._answers
             if first:
-                out.append(_frame(_HEADERS, _END_HEADERS, stream, self._head))
+                out.append(_frame(_HEADERS, _END_HEADERS, stream, self._head_of(stream)))
                 self._answers[stream] = b""
             allowed = min(self._credit, self._streams[stream], len(body))
             for start in range(0, allowed, _FRAME):
@@ -157,6 +170,9 @@ class _Connection:
             self._waiting.popleft()
         if out:
             self.socket.sendall(b"".join(out))
+
+    def _head_of(self, _stream: int) -> bytes:
+        return self._head
 
     def receive(self, *, again: bool) -> None:
         """Take what has come; ``again``: follow each answer with the next request."""
@@ -181,10 +197,12 @@ class _Connection:
                     self._take(stream, again=again)
             elif kind == _HEADERS:
                 if flags & _END_STREAM:
-                    self._finish(stream, again=again)
+                    self._finish(stream, payload, again=again)
             elif kind == _SETTINGS and not flags & _ACK:
                 for name, value in struct.iter_unpack(">HI", payload):
-                    if name == 4:
+                    if name == 3:
+                        self._most_streams = value
+                    elif name == 4:
                         self._initial = value
                 out.append(_frame(_SETTINGS, _ACK, 0, b""))
             elif kind == _PING and not flags & _ACK:
@@ -196,8 +214,10 @@ class _Connection:
                         self._streams[stream] += more
                 else:
                     self._credit += more
-            elif kind in (_GOAWAY, _RST_STREAM):
-                raise ConnectionError(f"the server has ended the call: frame {kind}, {payload!r}")
+            elif kind == _RST_STREAM:
+                self._reset(stream, payload)
+            elif kind == _GOAWAY:
+                raise ConnectionError(f"the server has ended the connection: {payload!r}")
         self._read = buffer[at:]
         if self._consumed > 2**24:
             out.append(_frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._consumed)))
@@ -219,12 +239,15 @@ class _Connection:
                 self.ask()
         self._answers[stream] = answers
 
-    def _finish(self, stream: int, *, again: bool) -> None:
+    def _reset(self, _stream: int, payload: bytes) -> None:
+        raise ConnectionError(f"the server has ended a call: {payload!r}")
+
+    def _finish(self, stream: int, trailers: bytes, *, again: bool) -> None:
         if self._load.stream:
             raise ConnectionError("the server has ended the stream")
         answer = self._answers.pop(stream)
         if not answer:
-            raise ConnectionError(f"a call of {self._load.path} failed; see what the server says")
+            raise ConnectionError(f"a call of {self._load.path} failed: {trailers!r}")
         self.ended.append(time.perf_counter() - self._began.pop(stream))
         self.answer = answer[5:]
         del self._streams[stream]
@@ -232,16 +255,20 @@ class _Connection:
             self.ask()
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process so far, user and system, all of its threads."""
+def cpu_seconds(*pids: int) -> float:
+    """Return the CPU time of processes so far, user and system, all of their threads."""
+    return sum(map(_cpu_seconds, pids))
+
+
+def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def burst(load: Load, pid: int, seconds: float) -> Burst:
-    """Ask for some seconds, after a tenth as many to get warm; ``pid`` is the server's."""
+def burst(load: Load, pid: int, seconds: float, *pids: int) -> Burst:
+    """Ask for some seconds, after a tenth as many to get warm; the processes are those of the server."""
     selector = selectors.DefaultSelector()
-    connections = [_Connection(load) for _ in range(load.connections)]
+    connections = [Connection(load) for _ in range(load.connections)]
     try:
         for connection in connections:
             selector.register(connection.socket, selectors.EVENT_READ, connection)
@@ -250,12 +277,12 @@ def burst(load: Load, pid: int, seconds: float) -> Burst:
         for phase in (seconds / 10.0, seconds):
             for connection in connections:
                 connection.ended.clear()
-            before, began = cpu_seconds(pid), time.perf_counter()
+            before, began = cpu_seconds(pid, *pids), time.perf_counter()
             end = began + phase
             while time.perf_counter() < end:
                 for key, _ in selector.select(timeout=5.0):
                     key.data.receive(again=True)
-            measured = Burst(time.perf_counter() - began, cpu_seconds(pid) - before)
+            measured = Burst(time.perf_counter() - began, cpu_seconds(pid, *pids) - before)
         measured.latencies = [latency for connection in connections for latency in connection.ended]
         measured.answer = connections[0].answer
         if len(measured.latencies) < 2:

@@ -34,70 +34,94 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "ELBO_TDS": CHEAP,
 }
 
-#: The learning rate and the batch of the authors' script, with which little is learned in one pass.
-RELEASED: dict[str, Any] = {"learning_rate": 3e-4, "batch_sessions": 32}
+#: What the authors' script has: with its learning rate and batch little is learned in one pass.
+RELEASED: dict[str, Any] = {
+    "learning_rate": 3e-4,
+    "batch_sessions": 32,
+    "latent": 256,
+    "augmentation": AugmentationConfig(),
+}
 AS_RELEASED: dict[str, dict[str, Any]] = {
-    "ERM, released rate": {**ERM, **RELEASED},
-    "ERM, bottleneck, released rate": {**CONTROL, **RELEASED},
-    "ELBO_TDS, released rate": {**CHEAP, **RELEASED},
+    "ERM, as released": {**RELEASED, **ERM},
+    "ERM, bottleneck, as released": {**RELEASED, **CONTROL},
+    "ELBO_TDS, as released": {**RELEASED, **CHEAP, "alpha": 0.01},
 }
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What was chosen for a data set."""
+    """What was chosen for a data set: a rate for each model, and what they have in common.
+
+    Parameters
+    ----------
+    rates
+        Learning rate by model.
+    alpha, augmentation
+        Of ELBO_TDS; the labels on copies see the same copies.
+    latent, embedding_deviation
+        Of all models; the latent of those with a bottleneck.
+    """
 
     rates: Mapping[str, float]
     alpha: float
+    latent: int
+    embedding_deviation: float
+    augmentation: AugmentationConfig
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {**vars(self), "rates": dict(self.rates), "augmentation": self.augmentation.model_dump(mode="json")}
 
 
-def augmented(**changes: Any) -> dict[str, Any]:
-    return {**CHEAP, "augmentation": AugmentationConfig(**changes)}
-
-
-def ablations(source: SessionSource) -> dict[str, dict[str, Any]]:
+def ablations(setting: Setting) -> dict[str, dict[str, Any]]:
     """Return what is changed in ELBO_TDS, one thing at a time."""
-    off = {"statistical": "none", "categorical": "none", "sequential": "none"}
-    found: dict[str, dict[str, Any]] = {
-        "as released: drawn noise, users' copies by row": {},
+    chosen = setting.augmentation
+
+    def augmented(law: AugmentationConfig = chosen, **changes: Any) -> dict[str, Any]:
+        return {**CHEAP, "augmentation": law.model_copy(update=changes)}
+
+    released = AugmentationConfig()
+    return {
+        "drawn noise, users' copies by row": {},
         "reconstruction only": {**CHEAP, "prior": False},
         "prior only": {**CHEAP, "reconstruction": False},
-        "statistical alone": augmented(**{**off, "statistical": "jitter"}),
-        "categorical alone": augmented(**{**off, "categorical": "element"}),
-        "sequential alone": augmented(**{**off, "sequential": "mask"}),
-        "categorical: whole field": augmented(categorical="field"),
+        "statistical alone": augmented(sequential="none"),
+        "sequential alone": augmented(statistical="none"),
+        "stable fields too": augmented(fields=None),
+        "augmentation as released (all fields, jitter 2, p 0.2)": augmented(released),
+        "as released, statistical alone": augmented(released, categorical="none", sequential="none"),
+        "as released, categorical alone": augmented(released, statistical="none", sequential="none"),
+        "as released, sequential alone": augmented(released, statistical="none", categorical="none"),
+        "as released, categorical: whole field": augmented(released, categorical="field"),
         "target clean": {**CHEAP, "target": "clean"},
         "variance learned, with entropy": {**CHEAP, "variance": "learned"},
         "M 2": {**CHEAP, "copies": 2},
         "M 8": {**CHEAP, "copies": 8},
-        "p 0.1": augmented(p=0.1),
+        "p 0.2": augmented(p=0.2),
         "p 0.5": augmented(p=0.5),
+        "jitter 2": augmented(jitter=2),
         "jitter 8": augmented(jitter=8),
-        "alpha 0.001": {**CHEAP, "alpha": 0.001},
-        "alpha 0.1": {**CHEAP, "alpha": 0.1},
+        "alpha 0.01": {**CHEAP, "alpha": 0.01},
+        "alpha 0.03": {**CHEAP, "alpha": 0.03},
+        "alpha 0.3": {**CHEAP, "alpha": 0.3},
+        "latent 256": {**CHEAP, "latent": 256},
     }
-    shifting = getattr(source, "shifting", None)
-    if shifting is not None:
-        wide = AugmentationConfig(fields=tuple(shifting), jitter=50, p=0.9)
-        found |= {
-            "shifting fields alone": augmented(fields=tuple(shifting)),
-            "shifting fields, resampled (jitter 50, p 0.9)": {**CHEAP, "augmentation": wide},
-            "shifting fields, resampled, prior only": {**CHEAP, "augmentation": wide, "reconstruction": False},
-            "copies, labels only, shifting fields resampled": {
-                **CONTROL,
-                "predict": "copies",
-                "augmentation": wide,
-            },
-        }
-    return found
 
 
 def neural(
     name: str, settings: Mapping[str, Any], setting: Setting, source: SessionSource, space: FieldSpace, seed: int
 ) -> ElboTds:
     """Return a neural model; the rate of a variation of ELBO_TDS is that of ELBO_TDS."""
-    rate = setting.rates[name if name in setting.rates else "ELBO_TDS"]
-    chosen = {"alpha": setting.alpha, "learning_rate": rate, "batch_sessions": BATCH, "seed": seed, **settings}
+    chosen = {
+        "alpha": setting.alpha,
+        "learning_rate": setting.rates[name if name in setting.rates else "ELBO_TDS"],
+        "batch_sessions": BATCH,
+        "latent": setting.latent,
+        "embedding_deviation": setting.embedding_deviation,
+        "augmentation": setting.augmentation,
+        "seed": seed,
+        **settings,
+    }
     return ElboTds(ElboTdsConfig(**chosen), source.user, source.item, source.tasks, space=space, name=name)
 
 

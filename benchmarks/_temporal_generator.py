@@ -4,7 +4,7 @@ The causal graph is that of the generative model behind ELBO_TDS: stable content
 and the observed statistics are made of c and of time-varying factors e, whose law drifts::
 
     y ~ Bernoulli(sigmoid(b + taste <c_u, c_i> / sqrt(k) + appeal (q_u + q_i)))         p(y | c): the same on all days
-    x = exp(f(c) + level_t + spread e_t + noise ε)                                      p_t(e | c): another every day
+    x = exp(content f(c) + level_t + spread e_t + noise ε)                              p_t(e | c): another every day
 
 ``q`` is a linear part of c ("appeal"). ``level_t`` drifts by a random walk and a weekly wave, one for each shifting
 feature. ``e_t`` is what was done for an item (a promotion, a better place) or to a user (a campaign) on that day. Who
@@ -13,17 +13,29 @@ through c alone, and ``rho_t`` moves; a model that takes it for a cause is wrong
 levels jump for that day, the spread doubles, and ``rho_t`` has its sign turned. Labels know nothing of all this: given
 c they do not depend on the day.
 
+Two numbers decide whether a model does well to use e. ``persistence`` is how much of ``rho_t`` is left on the next day:
+where it is high, what e tells today is true tomorrow too, and a model that is trained every day gains by following it;
+where it is 0, it is an accident of the day. ``content`` is how much a shifting statistic tells of c beside e. There are
+three worlds: ``DAILY``, with shifting statistics that are almost all e, a new ``rho_t`` each day and a sale every
+fourth; ``SLOW``, with statistics as full of c as those that stay, correlations that last for days and few sales; and
+``STILL``, ``DAILY`` without any shift.
+
 Besides statistics there are categories (of items: id, category and brand; of users: segment, and a city that means
 nothing) and histories of item ids, into which the day's trending category intrudes to a share that varies. Items are
-replaced a few a day, so that ids alone are not enough. Some statistics have neither level nor e and stay. Nothing of it
-is tuned to any method: with ``drift``, ``wave``, ``spread``, ``sale_jump`` and ``trend`` at 0 the world is at rest but
-for the replaced items.
+replaced a few a day, so that ids alone are not enough. Some statistics have neither level nor e and stay. With
+``drift``, ``wave``, ``spread``, ``sale_jump`` and ``trend`` at 0 the world is at rest but for the replaced items and
+what is measured wrongly.
+
+``DAILY`` is the situation that the method is made for, and stands here for that: e is strong, it seems to tell much,
+since the appeal that it is correlated with weighs much in a label, and items are so many that their ids are not soon
+learned. No model is kept from doing well in it: all see the same rows, and averaged over some days e tells nothing. In
+``SLOW`` it is the other way round: who follows e gains, but for the days of a sale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,6 +82,8 @@ class World:
         How much the e of users and items scatters, in the units of f(c), which has deviation 1.
     correlation, persistence
         Greatest |rho_t|, and the autocorrelation from day to day of the walk that makes it.
+    content
+        How much of f(c) is in a statistic that shifts; in one that stays it is 1.
     sale_days, sale_jump
         Days of sales, from 0, and by how much the levels jump then.
     noise
@@ -93,11 +107,28 @@ class World:
     spread: float = 0.7
     correlation: float = 0.8
     persistence: float = 0.7
+    content: float = 1.0
     sale_days: tuple[int, ...] = (11, 16)
     sale_jump: float = 1.5
     noise: float = 0.3
     history: int = 20
     trend: float = 0.5
+
+
+SLOW = World()
+DAILY = World(
+    days=24,
+    sessions=1_700,
+    items=8_000,
+    churn=0.05,
+    appeal=1.0,
+    spread=1.0,
+    correlation=0.95,
+    persistence=0.0,
+    content=0.1,
+    sale_days=(5, 9, 13, 17, 21),
+)
+STILL = replace(DAILY, drift=0.0, wave=0.0, spread=0.0, sale_jump=0.0, trend=0.0)
 
 
 @dataclass(frozen=True)
@@ -254,7 +285,8 @@ class GeneratedSessions:
     ) -> Float64:
         shifts = np.array([*statistics.values()], dtype=np.float64)
         noise = self.world.noise * rng.normal(size=contents.shape)
-        return np.exp(contents + level + (factor[:, None] + noise) * shifts)
+        seen = np.where(shifts > 0.0, self.world.content, 1.0) * contents
+        return np.exp(seen + level + (factor[:, None] + noise) * shifts)
 
     def _contents(self, rng: np.random.Generator, c: Float64, appeal: Float64, statistics: dict[str, bool]) -> Float64:
         """Return f(c), shape (n, count): each a line, some appeal and a bend, scaled to deviation 1.

@@ -25,6 +25,7 @@ import grpc
 
 from benchmarks._harness import goal, main
 from engine.api.leeway.v1 import service_pb2_grpc
+from engine.api.leeway.v1.parts_pb2 import DecideRequestParts
 from engine.api.leeway.v1.service_pb2 import DecideRequest
 from engine.channel import open_channel, tls_credentials
 from engine.client import Candidate, decide_request
@@ -147,11 +148,12 @@ def measure(quick: bool) -> dict[str, Any]:
             ways["tls and token"] = {"token": token, "tls": True, "access_file": file}
         work = {way: stack.enter_context(calls(directory, **how)) for way, how in ways.items()}
         access, one = read_access(file), request()
+        parts = DecideRequestParts.FromString(one.SerializeToString())
         context, limits = cast(grpc.ServicerContext, Context(token)), Limits(LimitsConfig())
 
         echo = cast(LeewayServicer, SimpleNamespace(**{method.name: _nothing for method in LEEWAY.methods}))
         guard = Guard(lambda: access, cast(Observer, Nothing()), AuditLog(None), lambda: 0).front(echo, LEEWAY)
-        work |= {"guard alone": lambda: guard.Decide(one, context), "limits alone": lambda: limits.decide(one)}
+        work |= {"guard alone": lambda: guard.Decide(parts, context), "limits alone": lambda: limits.decide(one)}
         found: dict[str, list[float]] = {way: [] for way in work}
         for _ in range(rounds):
             for way, call in work.items():

@@ -43,6 +43,29 @@ class NotPermitted(LeewayError):  # noqa: N818
     """It is known who calls, and they may not do this."""
 
 
+class Overloaded(LeewayError):  # noqa: N818  (named for what the server is)
+    """More is asked than is answered.
+
+    Parameters
+    ----------
+    reason
+        ``queue_full``, ``too_late`` or ``rate_limited``.
+    problem
+        In words, and what to do.
+    retry_s
+        When to come again, in seconds.
+    """
+
+    def __init__(self, reason: str, problem: str, retry_s: float) -> None:
+        super().__init__(problem)
+        self.reason = reason
+        self.retry_s = retry_s
+
+
+class DeadlinePassed(LeewayError):  # noqa: N818
+    """The caller's deadline ended while the call waited for its turn; nothing was done for it."""
+
+
 class SnapshotError(LeewayError):
     """Saved state (a policy, a learner, a monitor) that cannot be read, is damaged, or does not fit."""
 

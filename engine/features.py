@@ -230,6 +230,10 @@ class Encoder:
         """A name for each column: ``context_...`` and ``action_...``."""
         return [f"context_{n}" for n in self.context.names] + [f"action_{n}" for n in self.action.names]
 
+    def takes(self, count: int) -> bool:
+        """Say whether a request may offer so many actions."""
+        return 0 < count <= self._max_actions
+
     def encode(self, context: Features, actions: Sequence[Action], packed_actions: bytes = b"") -> Encoded:
         """Check a request against the schema and encode it; raises ``InvalidRequest`` naming the field."""
         count = len(actions)

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.compiled import compiled, read
 from engine.config import DecisionPoint, UCRL2OracleConfig
 from engine.exploration import Exploration, make_exploration
 from engine.features import Encoded, Encoder, Float32
@@ -156,7 +158,7 @@ class Policy:
             ("member's score", prediction.members),
         ):
             # In units of the reward's range, as the exploration gets them; NaN fails the comparison too.
-            if values is not None and not float(np.abs(values).max()) * self._unit <= sys.float_info.max:
+            if values is not None and not greatest(values) * self._unit <= sys.float_info.max:
                 worst = values.flat[np.abs(values).argmax()]
                 raise OracleFailure(f"{name} {worst} is not finite in units of the reward's range")
 
@@ -172,6 +174,52 @@ class Policy:
         if self.uniform_share:
             p = (1.0 - self.uniform_share) * p + self.uniform_share * uniform_pmf(available)
         return p
+
+    def pmf_each(
+        self, together: Prediction, ends: Sequence[int], available: Sequence[NDArray[np.bool_]] | None
+    ) -> list[Float64]:
+        """Return what :meth:`pmf` returns for each of several requests whose predictions stand in a row.
+
+        Parameters
+        ----------
+        together
+            Of all their actions.
+        ends
+            Where each request's actions end.
+        available
+            Of each request; ``None``: every action is.
+        """
+        if available is None and not self.uniform_share:
+            if self._unit != 1.0:
+                together = together.times(self._unit)
+            return self.exploration.pmf_each(together, ends, self.learned)
+        begins = (0, *ends[:-1])
+        free = [np.ones(end - begin, np.bool_) for begin, end in zip(begins, ends, strict=True)]
+        return [
+            self.pmf(together.take(slice(begin, end)), its)
+            for begin, end, its in zip(begins, ends, available or free, strict=True)
+        ]
+
+
+@compiled(numba.float64(read(numba.float64, 1)))
+def _greatest(values: Float64) -> float:
+    found = 0.0
+    for value in values:
+        if not abs(value) <= found:
+            found = abs(value)
+            if np.isnan(found):
+                break
+    return found
+
+
+def greatest(values: Float64) -> float:
+    """Return the greatest magnitude of any numbers, NaN where one is that.
+
+    >>> greatest(np.array([0.5, -2.0])), greatest(np.array([[np.nan, 7.0]]))
+    (2.0, nan)
+    """
+    plain = values if values.dtype == np.float64 and values.flags.c_contiguous else np.array(values, dtype=np.float64)
+    return float(_greatest(plain.reshape(-1)))
 
 
 def _parts(oracle: Oracle) -> set[Part]:

@@ -22,10 +22,14 @@ from engine.api.leeway.v1.records_pb2 import (
     FALLBACK_REASON_DEADLINE,
     FALLBACK_REASON_NONE,
     FALLBACK_REASON_ORACLE_FAILED,
+    FALLBACK_REASON_OVERLOAD,
     JOIN_STAGE_OPEN,
     JOIN_STAGE_PARKED,
     JOIN_STAGE_REMEMBERED,
     JOIN_STAGE_WAITING,
+    MODE_APPRENTICE,
+    MODE_LOGGING_ONLY,
+    MODE_ONLINE,
     REACTION_DISCOUNT_LEARNER,
     REACTION_EXPLORE,
     REACTION_HOLD_PROMOTION,
@@ -46,6 +50,7 @@ from engine.api.leeway.v1.records_pb2 import (
     JoinBlock,
     JoinHead,
     JoinStage,
+    Mode,
     Numbers,
     Outcome,
     Reaction,
@@ -66,11 +71,15 @@ __all__ = [
     "FALLBACK_REASON_DEADLINE",
     "FALLBACK_REASON_NONE",
     "FALLBACK_REASON_ORACLE_FAILED",
+    "FALLBACK_REASON_OVERLOAD",
     "JOIN_STAGE_OPEN",
     "JOIN_STAGE_PARKED",
     "JOIN_STAGE_REMEMBERED",
     "JOIN_STAGE_WAITING",
     "MAX_ID_LENGTH",
+    "MODE_APPRENTICE",
+    "MODE_LOGGING_ONLY",
+    "MODE_ONLINE",
     "REACTION_DISCOUNT_LEARNER",
     "REACTION_EXPLORE",
     "REACTION_HOLD_PROMOTION",
@@ -91,6 +100,7 @@ __all__ = [
     "JoinBlock",
     "JoinHead",
     "JoinStage",
+    "Mode",
     "Numbers",
     "Outcome",
     "Reaction",
@@ -101,7 +111,9 @@ __all__ = [
     "entropy",
     "fallback_name",
     "generation_of",
+    "mode_name",
     "new_id",
+    "policy_acted",
     "policy_version",
 ]
 
@@ -165,3 +177,17 @@ def fallback_name(reason: FallbackReason.ValueType) -> str:
     'oracle_failed'
     """
     return FallbackReason.Name(reason).removeprefix("FALLBACK_REASON_").lower()
+
+
+def mode_name(mode: Mode.ValueType) -> str:
+    """Short lower-case name of a mode, as in the configuration.
+
+    >>> mode_name(MODE_LOGGING_ONLY)
+    'logging_only'
+    """
+    return Mode.Name(mode).removeprefix("MODE_").lower()
+
+
+def policy_acted(decision: Decision) -> bool:
+    """Say whether the policy of a decision's version made it, so that what came of it is that policy's doing."""
+    return decision.mode == MODE_ONLINE and decision.fallback != FALLBACK_REASON_CLIENT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from engine.errors import InvalidRequest
 from engine.policy import OracleFailure, Policy, uniform_pmf
-from engine.records import FALLBACK_REASON_CLIENT, FALLBACK_REASON_NONE, Decision
-from engine.sampling import draw
+from engine.records import FALLBACK_REASON_CLIENT, FALLBACK_REASON_NONE, MODE_ONLINE, Decision
+from engine.sampling import draw, vector_problem
 from engine.serving.rollout import vector_of
 
 
@@ -14,7 +14,8 @@ def mismatch(decision: Decision, policy: Policy) -> str:
 
     Scores, vector and draw are computed again from the logged request and the policy's snapshot and compared
     without tolerance. A fallback is held to the fallback's vector: its scores were never used. Of a decision that a
-    client made by itself, the vector is its own, and the draw from it is computed again.
+    client made by itself, the vector is its own, and the draw from it is computed again. Where the caller's own choice
+    acted, nothing was drawn: the vector has to be one that this choice can come from.
     """
     if (decision.decision_point, decision.policy_version) != (policy.name, policy.version):
         return f"{decision.decision_point} {decision.policy_version} was logged, this is {policy.name} {policy.version}"
@@ -22,6 +23,8 @@ def mismatch(decision: Decision, policy: Policy) -> str:
         encoded = policy.encoder.encode(decision.context, decision.actions, decision.packed_actions)
     except InvalidRequest as error:
         return f"request does not fit the policy's schema: {error}"
+    if decision.mode != MODE_ONLINE:
+        return _not_stated(decision, encoded.available.tolist())
     if decision.fallback == FALLBACK_REASON_CLIENT:
         chosen = draw(decision.decision_id, decision.salt, list(decision.probabilities))
         return "" if chosen == decision.chosen else f"action {decision.chosen} was logged, {chosen} drawn again"
@@ -45,6 +48,19 @@ def mismatch(decision: Decision, policy: Policy) -> str:
     chosen = draw(decision.decision_id, decision.salt, vector)
     if chosen != decision.chosen:
         return f"action {decision.chosen} was logged, {chosen} drawn again"
+    return ""
+
+
+def _not_stated(decision: Decision, available: list[bool]) -> str:
+    """Return why a caller cannot have stated such a choice; empty where it can."""
+    if decision.scores:
+        return f"scores {list(decision.scores)} were logged, a choice of the caller has none"
+    problem = vector_problem(list(decision.probabilities), available)
+    if problem:
+        return f"the vector that the caller stated {problem}"
+    chosen = decision.chosen
+    if not (0 <= chosen < len(available) and decision.probabilities[chosen]):
+        return f"action {chosen} was logged, and the vector that the caller stated cannot give it"
     return ""
 
 

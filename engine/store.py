@@ -17,6 +17,7 @@ from engine.config import Challenger, DecisionPoint
 from engine.errors import SnapshotError
 from engine.oracles import ORACLES
 from engine.policy import Policy
+from engine.stored_archive import stored
 
 FORMAT = 1
 _CURRENT = "CURRENT"
@@ -58,7 +59,7 @@ def read_policy(path: Path) -> Policy:
     """Read a policy file; raises ``SnapshotError`` if it is missing, damaged, or of a later format."""
     try:
         # Opened here: np.load leaves a file open that turns out to be no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(stored(file), allow_pickle=False) as archive:
             manifest = json.loads(archive["manifest"].tobytes())
             arrays = {key.removeprefix("oracle."): archive[key] for key in archive.files if key.startswith("oracle.")}
         if manifest["format"] != FORMAT:
@@ -76,6 +77,7 @@ def read_policy(path: Path) -> Policy:
             created_ms=manifest["created_ms"],
             uniform_share=manifest["uniform_share"],
         )
+        whole = policy.digest() == manifest["digest"]
     except FileNotFoundError:
         raise SnapshotError(f"{path}: no such policy file; it was deleted, or never published here") from None
     except SnapshotError:
@@ -86,7 +88,7 @@ def read_policy(path: Path) -> Policy:
             f"{path}: not a whole policy file ({type(error).__name__}: {error}); "
             "delete it, and the learner publishes the next one, or restore it from a copy"
         ) from error
-    if policy.digest() != manifest["digest"]:
+    if not whole:
         raise SnapshotError(
             f"{path}: content does not match its digest; the file was changed or damaged; restore it from a copy"
         )

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from monitoring.disk_metrics import DiskCollector
 from monitoring.generation_metrics import GenerationCollector, LineageMetrics
+from monitoring.merged_metrics import CrewMetrics
 from monitoring.metrics import PipelineMetrics, ServingMetrics
 from monitoring.role_metrics import JoinCollector, JoinMemberCollector, RoleMetrics
 from monitoring.stage_histogram import StageHistogram
@@ -52,6 +53,7 @@ def register_all(registry: CollectorRegistry) -> None:
     """Register every metric there is, without a decision point."""
     ServingMetrics(registry, [])
     registry.register(StageHistogram(_NoTallies(), [], []))
+    CrewMetrics(registry)
     registry.register(JoinCollector(dict))
     PipelineMetrics(registry, [])
     WatchMetrics(registry, [])

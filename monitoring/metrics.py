@@ -35,6 +35,10 @@ PROPENSITY_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 0.
 #: How many rewards the mean reward is taken over.
 REWARD_WINDOW = 1_000
 
+#: Of the service, and those of them that decide.
+METHODS = ("Decide", "DecideBatch", "DecideStream", "Recommend", "Report", "ReportBatch", "Record")
+DECIDING = METHODS[:4]
+
 _POINT = ["decision_point"]
 _MONITOR = ["decision_point", "monitor"]
 
@@ -63,6 +67,24 @@ class ServingMetrics:
             _POINT,
             registry=registry,
         )
+        self.callers_decisions = Counter(
+            "leeway_callers_decisions_total",
+            "Decisions in which the caller's own choice acted.",
+            _POINT,
+            registry=registry,
+        )
+        self.apprentice_compared = Counter(
+            "leeway_apprentice_compared_total",
+            "Decisions in which the policy looked on as an apprentice.",
+            _POINT,
+            registry=registry,
+        )
+        self.apprentice_agreed = Counter(
+            "leeway_apprentice_agreed_total",
+            "In how many of those the likeliest action of the policy was the caller's; of n tied ones it counts 1 / n.",
+            _POINT,
+            registry=registry,
+        )
         self.decision_duration = Histogram(
             "leeway_decision_duration_seconds",
             "Time from the request to the answer of one decision, without the transport.",
@@ -84,6 +106,21 @@ class ServingMetrics:
             registry=registry,
         )
         self.requests_in_flight = Gauge("leeway_requests_in_flight", "Requests under way.", registry=registry)
+        self.requests_waiting = Gauge(
+            "leeway_requests_waiting", "Calls that wait for a thread of the gRPC server.", registry=registry
+        )
+        self.requests_refused = Counter(
+            "leeway_requests_refused_total",
+            "Calls refused because too much is asked: queue_full, too_late (for their deadline), rate_limited.",
+            ["method", "reason"],
+            registry=registry,
+        )
+        self.requests_degraded = Counter(
+            "leeway_requests_degraded_total",
+            "Calls answered with less effort because many waited: alone (no policy looked on), overload (fallback).",
+            ["method", "step"],
+            registry=registry,
+        )
         self.reports = Counter("leeway_reports_total", "Outcomes taken from clients over gRPC.", registry=registry)
         self.policy_swaps = Counter(
             "leeway_policy_swaps_total", "Policies taken into service.", _POINT, registry=registry
@@ -135,11 +172,20 @@ class ServingMetrics:
         self.shipping_errors = Counter(
             "leeway_shipping_errors_total", "Attempts to reach the cluster that failed.", registry=registry
         )
+        for method in METHODS:
+            for refusal in ("queue_full", "too_late", "rate_limited"):
+                self.requests_refused.labels(method, refusal)
+        for method in DECIDING:
+            for step in ("alone", "overload"):
+                self.requests_degraded.labels(method, step)
         for point in decision_points:
             for reason in FallbackReason.values():
                 self.decisions.labels(point, fallback_name(reason))
             for metric in (
                 self.decisions_unrecorded,
+                self.callers_decisions,
+                self.apprentice_compared,
+                self.apprentice_agreed,
                 self.decision_duration,
                 self.propensity,
                 self.policy_swaps,

@@ -92,6 +92,9 @@ class JoinCollector(Collector):
             counter = CounterMetricFamily(f"leeway_join_{field}_total", text, labels=_POINT)
             for point, entry in book.items():
                 counter.add_metric([point], getattr(entry, field))
+            if field == "dead_letters" and book and "" not in book:
+                # Of no known decision point. A counter that begins with its first letter has not increased by it.
+                counter.add_metric([""], 0)
             families.append(counter)
         pending = GaugeMetricFamily(
             "leeway_join_pending_decisions", "Decisions whose feedback is still to come.", labels=_POINT
@@ -111,6 +114,7 @@ _JOIN_COUNTERS = {
     "decisions": "Decisions that the join has seen.",
     "feedback": "Feedbacks emitted, defaulted ones included.",
     "defaulted": "Feedbacks with the default reward: the window closed without an outcome.",
+    "unactivated": "Deferred decisions that were not activated in time: they get no feedback.",
     "duplicate_decisions": "Decisions seen a second time and left out.",
     "duplicate_outcomes": "Outcomes seen a second time and left out.",
     "late_outcomes": "Outcomes after their window had closed.",

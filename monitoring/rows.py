@@ -106,7 +106,8 @@ class Rows:
 
     def offered(self) -> NDArray[np.object_]:
         """Return for each row the id of one of the actions that could be chosen, each with the same chance."""
-        return _objects(map(_offered, self.decisions, uniforms(self.seeds, "offered").tolist()))
+        places = map(_offered, self.decisions, uniforms(self.seeds, "offered").tolist())
+        return _objects(decision.actions[place].id for decision, place in zip(self.decisions, places, strict=True))
 
     def probabilities(self, places: Mapping[str, int], other: int) -> FloatArray:
         """Return the logged probability of each place of actions, shape (n, other + 1); other actions are ``other``."""
@@ -127,13 +128,19 @@ def _objects(values: object) -> NDArray[np.object_]:
     return np.fromiter(values, object)  # type: ignore[call-overload, no-any-return]
 
 
-def _offered(decision: Decision, u: float) -> str:
+def offered_places(decisions: Sequence[Decision]) -> list[int]:
+    """Return for each decision the place of the action that ``Rows.offered`` names."""
+    draws = uniforms(seeds(decision.decision_id for decision in decisions), "offered")
+    return list(map(_offered, decisions, draws.tolist()))
+
+
+def _offered(decision: Decision, u: float) -> int:
     actions = decision.actions
-    action = actions[int(u * len(actions))]
-    if not action.excluded:
-        return action.id
-    free = [other.id for other in actions if not other.excluded]
-    return free[int(u * len(free))] if free else action.id
+    place = int(u * len(actions))
+    if not actions[place].excluded:
+        return place
+    free = [other for other, action in enumerate(actions) if not action.excluded]
+    return free[int(u * len(free))] if free else place
 
 
 def _generations(decisions: Sequence[Decision]) -> IntArray:

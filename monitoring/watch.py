@@ -20,6 +20,7 @@ from monitoring.config import STREAM_MONITORS, MonitorsConfig
 from monitoring.detector import FloatArray, IntArray
 from monitoring.draws import seeds, uniforms
 from monitoring.family import Family
+from monitoring.incidents import Incidents
 from monitoring.plans import oracle_plans, oracle_raw, world_plans, world_raw
 from monitoring.reward import RewardMonitor
 from monitoring.rows import FeatureColumns, Rows
@@ -117,7 +118,7 @@ class PointWatch:
         self.mismatches = 0
         self._audit_alarm_at: int | None = None
         self._audit_second = (0, 0)
-        self._incident, self._incident_ms = "", 0
+        self._incidents = Incidents()
 
     def update_many(self, batch: Sequence[Feedback]) -> list[Alarm]:
         """Take feedback in the order of the log; return the alarms that it raises.
@@ -131,16 +132,8 @@ class PointWatch:
         alarms += self._watch_propensities(batch, first)
         alarms.sort(key=lambda alarm: alarm.feedback_seen)
         for alarm in alarms:
-            self._group(alarm)
+            self._incidents.enter(alarm)
         return alarms
-
-    def _group(self, alarm: Alarm) -> None:
-        """Name the incident: a change of one thing is seen in several streams."""
-        if alarm.explained:
-            return
-        if not self._incident or alarm.change_ms > self._incident_ms:
-            self._incident, self._incident_ms = alarm.alarm_id, alarm.detected_ms
-        alarm.incident = self._incident
 
     def _watch_streams(self, batch: Sequence[Feedback], first: int) -> list[Alarm]:
         season = self.config.season != "none"
@@ -314,8 +307,7 @@ class PointWatch:
         fields: dict[str, Scalar] = {
             "seen": self.seen,
             "sample": self.sample,
-            "incident": self._incident,
-            "incident_ms": self._incident_ms,
+            **self._incidents.save(),
             "audit_alarm_at": self._audit_alarm_at,
             "audit_second": self._audit_second[0],
             "audit_count": self._audit_second[1],
@@ -350,7 +342,7 @@ class PointWatch:
         fields, arrays = decode(_KIND, data)
         try:
             watch.seen = fields["seen"]
-            watch._incident, watch._incident_ms = fields["incident"], fields["incident_ms"]
+            watch._incidents.restore(fields)
             watch._audit_alarm_at = fields["audit_alarm_at"]
             watch._audit_second = (fields["audit_second"], fields["audit_count"])
             if fields["frozen_by"] == watch._frozen_by():

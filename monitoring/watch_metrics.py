@@ -70,8 +70,8 @@ class WatchMetrics:
             self.delay.labels(decision.decision_point).observe((feedback.reward_time_ms - decision.time_ms) / 1_000.0)
 
     def observe_alarm(self, alarm: Alarm) -> None:
-        """Count an alarm that is a drift."""
-        if not alarm.explained:
+        """Count an alarm that is a drift, once for all streams that see it."""
+        if not alarm.explained and not alarm.echo_of:
             self.drifts.labels(alarm.decision_point, alarm.monitor).inc()
 
     def observe_run_lengths(self, decision_point: str, run_lengths: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ def tag_champions(config: Config, log: Log) -> int:
 
     Doing it again changes nothing. Raises ``RegistryError`` where the registry is away.
     """
-    alarms = [alarm for alarm in read_alarms(log) if not alarm.explained]
+    alarms = [alarm for alarm in read_alarms(log) if not alarm.explained and not alarm.echo_of]
     promoted = {entry.decision_point: entry for entry in read_generations(log) if entry.promoted}
     registry = open_registry(config)
     count = 0

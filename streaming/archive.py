@@ -86,6 +86,7 @@ class ArchiveRole:
         self._read = 0
         self._bytes = 0
         self._since_ms = 0
+        self._refused = False  # the disk refused what was written last
         self.rows: Counter[str] = Counter()
         self.skipped = 0
 
@@ -113,7 +114,8 @@ class ArchiveRole:
             self._bytes += len(record.value or b"")
         self._read += len(records)
         full = self._read >= self._max_rows or self._bytes >= self._max_bytes
-        if full or (self._read and self._clock() - self._since_ms >= self._max_age_ms):
+        # Where the disk has refused, whether it takes anything again is seen by writing: nobody is told before.
+        if full or (self._read and (self._refused or self._clock() - self._since_ms >= self._max_age_ms)):
             self.flush()
         return len(records)
 
@@ -124,8 +126,10 @@ class ArchiveRole:
                 rejected = self._writer.append(self._buffer, self._offsets)
             except BaseException:
                 # The disk may have committed all the same: the manifest alone knows where to go on.
+                self._refused = True
                 self._begin_again()
                 raise
+            self._refused = False
             for refused in rejected:
                 logger.error(
                     "feedback of decision %s is not archived: %s", refused.feedback.decision.decision_id, refused.reason
@@ -171,7 +175,7 @@ class ArchiveRole:
                 )
             self._consumer.seek(partition, offset)
         self._placed = assignment
-        return self._consumer.poll(min(self._max_rows, _POLL_RECORDS))
+        return self._consumer.poll(min(self._max_rows, _POLL_RECORDS), timeout_s if self._refused else 0.0)
 
     def _begin_again(self) -> None:
         """Go on where the manifest says, at the next step."""

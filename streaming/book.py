@@ -12,7 +12,7 @@ class Book:
 
     __slots__ = (
         "dead_letters", "decisions", "defaulted", "duplicate_decisions", "duplicate_outcomes", "feedback",
-        "late_outcomes", "pending", "surplus_outcomes",
+        "late_outcomes", "pending", "surplus_outcomes", "unactivated",
     )  # fmt: skip
 
     def __init__(self, record: JoinAccounting) -> None:
@@ -25,6 +25,7 @@ class Book:
         self.late_outcomes = record.late_outcomes
         self.surplus_outcomes = record.surplus_outcomes
         self.dead_letters = record.dead_letters
+        self.unactivated = record.unactivated
 
     def record(self, watermark_ms: int) -> JoinAccounting:
         """Return the book as it stands, with the time up to which windows are closed."""

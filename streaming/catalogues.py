@@ -20,6 +20,7 @@ from engine.config import (
 )
 from engine.errors import LeewayError, SnapshotError
 from engine.recommender.catalogue import Catalogue
+from engine.stored_archive import stored
 
 #: Endings of the tables that are read.
 FORMATS = (".parquet", ".csv", ".jsonl")
@@ -47,7 +48,7 @@ def read_catalogue(path: Path, recommender: Recommender) -> Catalogue | None:
     Raises ``SnapshotError`` if it is damaged, or was loaded for other fields than are configured now.
     """
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(stored(file), allow_pickle=False) as archive:
             return Catalogue.from_arrays(recommender.item, {key: archive[key] for key in archive.files})
     except FileNotFoundError:
         return None
@@ -77,15 +78,16 @@ def read_table(path: Path, recommender: Recommender) -> Catalogue:
         raise LeewayError(f"{path}: ends in {path.suffix or 'nothing'}; give a table as {', '.join(FORMATS)}")
     try:
         table = _read(path)
+        names = table.schema.names
     except FileNotFoundError:
         raise LeewayError(f"{path}: no such file") from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise LeewayError(f"{path}: cannot be read as {path.suffix[1:]} ({error})") from error
-    if ITEM_ID not in table.schema.names:
+    if ITEM_ID not in names:
         raise LeewayError(
-            f"{path}: has no column {ITEM_ID}, which names the items; its columns are: {', '.join(table.schema.names)}"
+            f"{path}: has no column {ITEM_ID}, which names the items; its columns are: {', '.join(names)}"
         )
-    unknown = [name for name in table.schema.names if name != ITEM_ID and name not in recommender.item]
+    unknown = [name for name in names if name != ITEM_ID and name not in recommender.item]
     if unknown and recommender.unknown_features == "reject":
         raise LeewayError(
             f"{path}: column {unknown[0]!r} is no item field (known: {', '.join(recommender.item)}); declare it, "
@@ -97,7 +99,7 @@ def read_table(path: Path, recommender: Recommender) -> Catalogue:
         if name == ITEM_ID:
             columns[name] = ids
             continue
-        cells = table[name].to_pylist() if name in table.schema.names else [None] * len(ids)
+        cells = table[name].to_pylist() if name in names else [None] * len(ids)
         columns[name] = _column(f"{path}: column {name}", field, cells)
     try:
         return Catalogue(recommender.item, tuple(ids), columns)

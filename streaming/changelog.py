@@ -24,6 +24,7 @@ from engine.records import JOIN_STAGE_WAITING, JoinBlock, JoinHead, JoinStage, W
 from streaming.entry import Counted, Entry, Item
 from streaming.log import Record
 from streaming.topics import JOIN_STATE, OUTCOMES
+from streaming.wire import read_outcome
 
 # Nobody else has such keys. The number in a key is that of the format.
 _PREFIX = b"\xffjoin/"
@@ -241,6 +242,8 @@ def encode(keys: list[bytes], entries: list[Entry]) -> bytes:
         block.outcome_counts.extend(map(len, outcomes))
         block.outcome_ms.extend([outcome[0] for outcome in counted])
         block.outcome_values.extend([outcome[1] for outcome in counted])
+        if any(inactive := [entry.inactive for entry in entries]):
+            block.inactive.extend(inactive)
         if any(len(outcome) == 4 for outcome in counted):
             block.outcome_slots.extend([outcome[2] if len(outcome) == 4 else -1 for outcome in counted])
             block.outcome_tasks.extend([outcome[3] if len(outcome) == 4 else "" for outcome in counted])
@@ -275,8 +278,14 @@ def decode(number: int, value: bytes, done: tuple[int, bytes], partition: int) -
             )
         if not block.stage:
             raise ValueError("it has no stage")
+        if not block.decision_ids:
+            raise ValueError("it has no entries")
         return len(block.decision_ids), _items(number, block, done, partition)
-    except (DecodeError, ValueError, IndexError) as error:  # the last two: columns that do not fit together
+    except (
+        DecodeError,
+        ValueError,
+        IndexError,
+    ) as error:  # the last two: columns that do not fit together, unreadable outcomes
         raise damaged(f"block {number} is damaged ({error})") from None
 
 
@@ -288,18 +297,21 @@ def _items(number: int, block: JoinBlock, done: tuple[int, bytes], partition: in
     times = list(block.decision_ms) or [0] * len(keys)
     decisions: list[bytes] | list[None] = list(block.decisions) or [None] * len(keys)
     outcome_counts = list(block.outcome_counts) or [0] * len(keys)
+    inactive = list(block.inactive) or [False] * len(keys)
     outcomes = _outcomes(block)
     identities = list(block.seen)
     items: list[Item] = []
     outcome_place = identity_place = 0
     columns = zip(
-        keys, block.due_ms, not_before, points, times, decisions, outcome_counts, block.seen_counts, strict=True
-    )
-    for key, due_ms, not_before_ms, point, time_ms, decision, counted, seen in columns:
+        keys, block.due_ms, not_before, points, times, decisions, outcome_counts, block.seen_counts, inactive,
+        strict=True,
+    )  # fmt: skip
+    for key, due_ms, not_before_ms, point, time_ms, decision, counted, seen, asleep in columns:
         if (due_ms, key) >= done:
             entry = Entry(stage, due_ms, point, time_ms, decision)
             entry.not_before_ms = not_before_ms
             entry.block = number
+            entry.inactive = asleep
             if counted:
                 own = outcomes[outcome_place : outcome_place + counted]
                 entry.outcomes = own if counted > Entry.MANY else tuple(own)
@@ -309,6 +321,8 @@ def _items(number: int, block: JoinBlock, done: tuple[int, bytes], partition: in
             if stage == JOIN_STAGE_WAITING:
                 waiting = block.waiting[identity_place : identity_place + seen]
                 entry.waiting = tuple([_record(outcome, key, partition) for outcome in waiting])
+                for record in entry.waiting:
+                    read_outcome(record)  # it was, when it came; where it cannot be now, no window would close any more
             items.append((key, entry))
         outcome_place += counted
         identity_place += seen

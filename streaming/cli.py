@@ -18,6 +18,7 @@ from rich.logging import RichHandler
 
 from engine import __version__
 from engine.errors import LeewayError
+from streaming.agreement import agreement
 from streaming.catalogue_command import catalogue
 from streaming.compiler_cache import warn_of_open_cache
 from streaming.config import config_schema, load_config
@@ -115,25 +116,32 @@ def up(context: click.Context, config_path: Path, only: tuple[str, ...], joiners
 
 @main.command()
 @config_option
+@click.option("--process", "number", type=click.IntRange(min=1), hidden=True, help="One of several.")
+@click.pass_context
 @actionable
-def serve(config_path: Path) -> None:
+def serve(context: click.Context, config_path: Path, number: int | None) -> None:
     """Run the gRPC server alone."""
     from streaming.one_thread import one_thread_each
 
     one_thread_each()
-    from streaming import serve as serving
-    from streaming.up import announce, hold_lifeline, hold_role, withdraw
-
     config = load_config(config_path)
+    if number is None and config.serving.processes > 1:
+        from streaming.crew import run_crew
+
+        sys.exit(run_crew(config, config_path, verbose=bool(context.parent and context.parent.params["verbose"])))
+    from streaming import serve as serving
+    from streaming.up import announce, hold_lifeline, hold_role, serving_role, withdraw
+
+    role = "serve" if number is None else serving_role(number)
     hold_lifeline()
-    hold_role(config, "serve")
+    hold_role(config, role)
 
     def ready(process: serving.ServingProcess) -> None:
         said = config.serving
         facts = {} if process.http_port is None else {"http_port": process.http_port}
         announce(
             config,
-            "serve",
+            role,
             host=said.host,
             port=process.port,
             admin=f"{said.admin_host or said.host}:{process.admin_port}",
@@ -144,8 +152,8 @@ def serve(config_path: Path) -> None:
         http = "" if process.http_port is None else f", HTTP on :{process.http_port}"
         click.echo(f"serving on {said.host}:{process.port}{http}, metrics on :{process.metrics_port}/metrics", err=True)
 
-    serving.run(config, ready)
-    withdraw(config, "serve")
+    serving.run(config, ready, number or 1)
+    withdraw(config, role)
 
 
 @main.command()
@@ -331,11 +339,13 @@ def status(config_path: Path, target: str | None, reach: Reach, as_json: bool) -
     for point in reply.decision_points:
         book = point.accounting
         items = f" over {point.catalogue_items} items" if point.catalogue_items else ""
+        asleep = f" + {book.unactivated} never activated" if book.unactivated else ""
+        mode = f", {point.mode}" if point.mode not in ("", "online") else ""
         click.echo(
-            f"{point.decision_point} ({point.kind}): policy {point.policy_version}{items}, learned from "
+            f"{point.decision_point} ({point.kind}{mode}): policy {point.policy_version}{items}, learned from "
             f"{point.learned}; "
             f"{book.decisions} decisions = {book.feedback - book.defaulted} rewarded + {book.defaulted} defaulted "
-            f"+ {book.pending} pending; {len(point.alarms)} alarms"
+            f"+ {book.pending} pending{asleep}; {len(point.alarms)} alarms"
         )
 
 
@@ -396,6 +406,7 @@ def schema(what: str) -> None:
 
 for command in (
     dlq,
+    agreement,
     drift,
     evaluate,
     simulate,

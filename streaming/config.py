@@ -32,6 +32,7 @@ from engine.config import (
     UCRL2OracleConfig,
 )
 from engine.errors import ConfigError
+from engine.plain_yaml import read_yaml
 from monitoring.config import MonitorsConfig
 from streaming.kafka.settings import KafkaSettings, ServerAddress
 from training.config import RecommenderRetrainingConfig, RegistryConfig, RetrainingConfig
@@ -51,6 +52,11 @@ class DecisionPointConfig(DecisionPoint):
             raise ValueError(
                 "retraining fits regressions of the reward of one decision, which cannot replace a plan of kind ucrl2; "
                 "set retraining.enabled: false (the plan is learned online, and begins anew when the process changes)"
+            )
+        if self.retraining.enabled and self.mode != "online":
+            raise ValueError(
+                f"mode is {self.mode}, in which no policy acts that retraining could replace; set retraining.enabled: "
+                "false (leeway retrain trains on what was logged all the same), or mode: online"
             )
         return self
 
@@ -270,8 +276,7 @@ def load_config(path: Path, environment: Mapping[str, str] = os.environ) -> Conf
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from error
     try:
-        raw = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw, tree = read_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not readable as YAML: {error}") from error
     twice = _twice(tree) if tree is not None else None

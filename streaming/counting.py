@@ -19,6 +19,12 @@ def counted(entry: Entry, outcome: Outcome, config: JoinReward) -> Counted | str
     if named and named != entry.point:
         # Who may report for one point alone is let in by the name that stands here: it has to be true.
         return f"decision_point {named!r} is not that of the decision, {entry.point!r}; correct it, or leave it out"
+    if outcome.activation:
+        if isinstance(config, SlateReward):
+            return (
+                f"activations are of decisions that were deferred, and {entry.point!r} is a recommender; leave it out"
+            )
+        return time_ms, 0.0
     if isinstance(config, SlateReward):
         problem = config.problem(outcome)
         if problem is not None:
@@ -49,7 +55,8 @@ def _of_list(outcome: Outcome) -> bool:
 def identity_of(outcome: Outcome) -> str:
     """Return what two deliveries of one outcome have in common, and no other outcome of its decision has."""
     # NUL sets it apart from ids that clients give; + 0.0 makes one zero of -0.0 and 0.0.
-    return outcome.outcome_id or f"\0{outcome.time_ms} {outcome.value + 0.0!r}{_place(outcome)}"
+    said = "activation" if outcome.activation else repr(outcome.value + 0.0)
+    return outcome.outcome_id or f"\0{outcome.time_ms} {said}{_place(outcome)}"
 
 
 def copy_of(outcome: Outcome, identity: str) -> str:

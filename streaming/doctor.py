@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
+from pathlib import Path
 
 from engine.errors import LeewayError, LogError
 from engine.records import Feedback, Generation, JoinAccounting
@@ -23,6 +24,7 @@ from streaming.list_doctor import examine_lists
 from streaming.log import Log
 from streaming.opening import attach, begun
 from streaming.options import shortened
+from streaming.process_spools import spool_bytes, spool_path, spools
 from streaming.processes import examine_processes
 from streaming.spool import QUEUE, oldest_ms
 from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, GENERATIONS, JOIN, OUTCOMES, SHIPPING, topics
@@ -43,11 +45,12 @@ def examine(config: Config, now_ms: int) -> Iterator[Finding]:
     yield from examine_processes(config)
     yield from _disk(config)
     if isinstance(config.log, KafkaLogConfig):
-        yield from _spool(config, config.log, now_ms)
-        yield from _damaged_spools(config)
+        yield from _spools(config, now_ms)
     elif not begun(config):
         yield Finding(Level.WARNING, "log", f"there is none yet at {config.log_dir}; it is made by: leeway up")
         return
+    else:
+        yield from _spools(config, now_ms)
     try:
         with closing(attach(config)) as log:
             if isinstance(config.log, KafkaLogConfig):
@@ -114,44 +117,57 @@ def _readable(config: Config, log: Log) -> None:
             )
 
 
-def _spool(config: Config, settings: KafkaLogConfig, now_ms: int) -> Iterator[Finding]:
-    """Say what waits on this machine's disk for the cluster."""
-    subject = "spool"
-    if not config.spool_dir.exists():
-        return
+def _spool(config: Config, path: Path, now_ms: int) -> Iterator[Finding]:
+    """Say what waits on this machine's disk for the cluster, or for the log that several processes share."""
+    subject = path.name
+    on_kafka = isinstance(config.log, KafkaLogConfig)
+    whither = "the cluster" if on_kafka else "the log"
     try:
-        with closing(EmbeddedLog(config.spool_dir)) as spool:
+        with closing(EmbeddedLog(path)) as spool:
             waiting = lag(spool, SHIPPING, [QUEUE])
             oldest = oldest_ms(spool, spool.committed(SHIPPING))
             used = spool.used_bytes()
     except LogError as error:
         yield Finding(Level.PROBLEM, subject, str(error))
         return
-    limit = settings.spool_max_bytes
+    limit = spool_bytes(config)
     room = f"{used / 2**20:.1f} of {limit / 2**20:.0f} MiB are in use"
     count = sum(behind.records for behind in waiting.values())
     if not count:
-        yield Finding(Level.OK, subject, f"no record waits for the cluster; {room}")
+        yield Finding(Level.OK, subject, f"no record waits for {whither}; {room}")
         return
     age_s = 0.0 if oldest is None else max(now_ms - oldest, 0) / 1_000
-    words = f"{count} records wait for the cluster, the oldest for {ago(round(age_s * 1_000))}; {room}"
+    words = f"{count} records wait for {whither}, the oldest for {ago(round(age_s * 1_000))}; {room}"
     if used > 0.9 * limit:
         advice = (
             "when it is full, decisions are answered unrecorded and outcomes are refused: bring the brokers back, or "
             "raise log.spool_max_bytes and start `serve` again"
+            if on_kafka
+            else "when it is full, decisions and outcomes are refused: see in `serve`'s messages why the log takes none"
         )
         yield Finding(Level.PROBLEM, subject, f"{words}; {advice}")
     elif whereabouts(config, "serve") is None:
         yield Finding(Level.WARNING, subject, f"{words}; `serve` ships them when it runs: leeway up")
     elif age_s > MINUTE / 1_000:
-        yield Finding(Level.WARNING, subject, f"{words}; see whether the brokers answer, and `serve`'s messages")
+        yield Finding(
+            Level.WARNING,
+            subject,
+            f"{words}; {'see whether the brokers answer, and' if on_kafka else 'see'} `serve`'s messages",
+        )
     else:
         yield Finding(Level.OK, subject, words)
 
 
+def _spools(config: Config, now_ms: int) -> Iterator[Finding]:
+    for path in spools(config).values():
+        yield from _spool(config, path, now_ms)
+    yield from _damaged_spools(config)
+
+
 def _damaged_spools(config: Config) -> Iterator[Finding]:
-    for aside in sorted(config.spool_dir.parent.glob(f"{config.spool_dir.name}.damaged-*")):
-        words = f"{aside} was damaged and moved aside, with records that the cluster may not have; mend it"
+    name = spool_path(config, 1).name.removesuffix("1")
+    for aside in sorted(spool_path(config, 1).parent.glob(f"{name}*.damaged-*")):
+        words = f"{aside} was damaged and moved aside, with records that the log may not have; mend it"
         yield Finding(Level.PROBLEM, aside.name, f"{words} (docs/operating.md, The spool), or delete it to forgo them")
 
 
@@ -194,7 +210,9 @@ def _join(config: Config, log: Log, name: str, book: JoinAccounting, now_ms: int
         f"{book.decisions} decisions = {rewarded} with reward + {book.defaulted} with the default"
         f" + {book.pending} pending"
     )
-    if book.decisions != book.feedback + book.pending:
+    if book.unactivated:
+        words += f" + {book.unactivated} never activated"
+    if book.decisions != book.feedback + book.pending + book.unactivated:
         yield Finding(Level.PROBLEM, subject, f"the books do not balance: {words}; please report this as a bug")
     elif rewarded == 0 and book.defaulted > 0:
         yield Finding(Level.PROBLEM, subject, f"nothing was ever joined: {words}. {_why_unjoined(log, window_s)}")
@@ -275,13 +293,19 @@ def _policy(config: Config, log: Log, name: str, now_ms: int) -> Iterator[Findin
         yield Finding(Level.PROBLEM, subject, problem)
         return
     age_ms = now_ms - policy.created_ms
+    publish_ms = config.points()[name].policy.publish_interval
     newest = max((Feedback.FromString(value).reward_time_ms for value in tail(log, FEEDBACK, 100)), default=0)
     words = f"{version} ({policy.oracle.kind}) has learned from {policy.learned} feedbacks; made {ago(age_ms)} ago"
-    if policy.learned == 0 and newest:
+    if config.decision_points[name].mode == "logging_only":
+        words = (
+            f"{version} stands by: the mode is logging_only, in which the caller's choice acts and nothing is learned"
+        )
+        yield Finding(Level.OK, subject, words)
+    elif policy.learned == 0 and newest:
         yield Finding(
             Level.PROBLEM, subject, f"{words}; there is feedback and nothing is learned: see whether `work` runs"
         )
-    elif policy.oracle.kind != "lightgbm" and newest - policy.created_ms > 5 * MINUTE:
+    elif policy.oracle.kind != "lightgbm" and newest - policy.created_ms > 5 * MINUTE + publish_ms:
         yield Finding(
             Level.PROBLEM, subject, f"{words}; feedback has come since and was not learned: see `work`'s messages"
         )

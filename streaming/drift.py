@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,19 +46,24 @@ def drift() -> None:
 @_JSON
 @actionable
 def list_alarms(config_path: Path, point: str | None, everything: bool, limit: int, as_json: bool) -> None:
-    """List alarms, the newest last; those of one incident stand below its first. --json has the equilibria too."""
+    """List alarms, the newest last; those of one incident stand below its first. --json has the equilibria too.
+
+    Changes that the policy itself explains, and echoes of an alarm from which nothing follows, are left out without
+    --all.
+    """
     config = log_config(config_path)
     with closing(open_existing(config)) as log:
         alarms = read_alarms(log)
         holds = read_holds(log, alarms)
         watches = _watches(config, log, point)
-    wanted = [a for a in alarms if point in (None, a.decision_point) and (everything or not a.explained)]
+    wanted = [a for a in alarms if point in (None, a.decision_point) and (everything or stands_alone(a))]
     shown = wanted[-limit:]
+    echoes = echoes_of(alarms)
     equilibria = {name: {key: fit(series) for key, series in watch.divergences().items()} for name, watch in watches}
     if as_json:
         print_json(
             {
-                "alarms": [alarm_facts(alarm, holds) for alarm in shown],
+                "alarms": [alarm_facts(alarm, holds, echoes) for alarm in shown],
                 "held": {name: holds.words(name) for name in config.deciding if holds.of(name)},
                 "equilibria": {
                     name: {key: equilibrium_facts(found) for key, found in streams.items()}
@@ -68,7 +73,7 @@ def list_alarms(config_path: Path, point: str | None, everything: bool, limit: i
         )
         return
     for alarm in shown:
-        _print(alarm, holds, equilibria.get(alarm.decision_point, {}))
+        _print(alarm, holds, equilibria.get(alarm.decision_point, {}), echoes)
     if not shown:
         click.echo("no alarms", err=True)
     elif len(wanted) > len(shown):
@@ -126,14 +131,15 @@ def explain(config_path: Path, alarm_id: str, png: Path | None, as_json: bool) -
 
         draw(png, alarm, history, series)
     correlation = None if history is None else lag_one(history.categories[history.time_ms < alarm.change_ms])
-    facts = alarm_facts(alarm, holds) | {
+    echoes = echoes_of(alarms)
+    facts = alarm_facts(alarm, holds, echoes) | {
         "equilibrium": None if equilibrium is None else equilibrium_facts(equilibrium),
         "lag_one_before": None if correlation is None or math.isnan(correlation) else correlation,
     }
     if as_json:
         print_json(facts)
         return
-    _print(alarm, holds, {} if equilibrium is None else {key: equilibrium})
+    _print(alarm, holds, {} if equilibrium is None else {key: equilibrium}, echoes)
     click.echo(f"  change about {_time(alarm.change_ms)}, found {_time(alarm.detected_ms)}")
     click.echo(f"  evidence {alarm.evidence:.2f} nats: probability of a change {alarm.probability:.3f}")
     if facts["lag_one_before"] is not None:
@@ -275,12 +281,28 @@ def _alarm(alarms: list[Alarm], beginning: str) -> Alarm:
     return next(iter(found.values()))
 
 
-def alarm_facts(alarm: Alarm, holds: Holds) -> dict[str, Any]:
-    """Return an alarm and its acknowledgement as plain JSON values."""
+def stands_alone(alarm: Alarm) -> bool:
+    """Say whether it is something to look at: neither explained nor an echo from which nothing follows."""
+    return not alarm.explained and (not alarm.echo_of or bool(alarm.reactions))
+
+
+def echoes_of(alarms: Iterable[Alarm]) -> dict[str, list[str]]:
+    """Return by alarm id the streams that saw the same change of the reward."""
+    found: dict[str, list[str]] = {}
+    for alarm in alarms:
+        if alarm.echo_of:
+            found.setdefault(alarm.echo_of, []).append(f"{alarm.monitor} {alarm.stream}".strip())
+    return found
+
+
+def alarm_facts(alarm: Alarm, holds: Holds, echoes: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return an alarm, its acknowledgement and its echoes as plain JSON values."""
     acknowledged = holds.acknowledged.get(alarm.alarm_id)
     return {
         "alarm_id": alarm.alarm_id,
         "incident": alarm.incident,
+        "echo_of": alarm.echo_of,
+        "echoes": list(echoes.get(alarm.alarm_id, ())),
         "decision_point": alarm.decision_point,
         "monitor": alarm.monitor,
         "stream": alarm.stream,
@@ -306,9 +328,11 @@ def alarm_facts(alarm: Alarm, holds: Holds) -> dict[str, Any]:
     }
 
 
-def _print(alarm: Alarm, holds: Holds, equilibria: Mapping[str, Equilibrium]) -> None:
+def _print(
+    alarm: Alarm, holds: Holds, equilibria: Mapping[str, Equilibrium], echoes: Mapping[str, Sequence[str]]
+) -> None:
     indent = "" if alarm.incident in ("", alarm.alarm_id) else "    "
-    marks = ["explained"] if alarm.explained else []
+    marks = ["explained"] if alarm.explained else ["echo"] if alarm.echo_of else []
     marks += names(alarm)
     if alarm.alarm_id in holds.acknowledged:
         marks.append("acknowledged")
@@ -322,6 +346,8 @@ def _print(alarm: Alarm, holds: Holds, equilibria: Mapping[str, Equilibrium]) ->
         + (f"  [{', '.join(marks)}]" if marks else "")
     )
     click.echo(f"{indent}  {shortened(alarm.explanation, 600)}")
+    if alarm.alarm_id in echoes:
+        click.echo(f"{indent}  Seen in these streams too: {shortened(', '.join(echoes[alarm.alarm_id]), 300)}.")
     if alarm.remedy:
         click.echo(f"{indent}  {alarm.remedy}")
 

@@ -25,6 +25,7 @@ from streaming.log import Header, Message, Record, Topic, TopicPartition
 
 APPLICATION_ID = 0x4C454557  # "LEEW", so that no other program's database is taken for a log
 FORMAT = 1
+MOST_PARTITIONS = 65_536  # of a topic; a file that names more is damaged
 BUSY_TIMEOUT_S = 30.0
 EXPIRE_BATCH = 1_000
 _WAL_LIMIT_BYTES = 64 * 1024 * 1024
@@ -66,6 +67,17 @@ def explained(path: Path, action: str) -> Iterator[None]:
         raise LogError(
             f"{path}: cannot {action}: {error.strerror or error}; check its directory and free space"
         ) from error
+
+
+@contextmanager
+def sound() -> Iterator[None]:
+    """Take a row that cannot have been written for damage of its file: SQLite looks at the form of pages alone."""
+    try:
+        yield
+    except (TypeError, ValueError, KeyError) as error:
+        damage = sqlite3.DatabaseError(f"a row is not what was written ({type(error).__name__}: {error})")
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -217,10 +229,13 @@ class WriterFile:
         """Return the partitions of each topic of this file, in their order."""
         with self._reading("read its topics") as connection:
             rows = connection.execute("SELECT id, name, partitions, retention_ms, compacted FROM topics").fetchall()
-        places = {}
-        for number, name, partitions, retention_ms, compacted in rows:
-            topic = Topic(name, self.path.stem, partitions, retention_ms, bool(compacted))
-            places[name] = tuple(Place(topic, number, partition) for partition in range(partitions))
+            places = {}
+            with sound():
+                for number, name, partitions, retention_ms, compacted in rows:
+                    if not (isinstance(name, str) and 0 < partitions <= MOST_PARTITIONS):
+                        raise ValueError(f"topic {name!r} of {partitions!r} partitions")
+                    topic = Topic(name, self.path.stem, partitions, retention_ms, bool(compacted))
+                    places[name] = tuple(Place(topic, number, partition) for partition in range(partitions))
         return places
 
     def add(self, topic: Topic) -> None:
@@ -278,10 +293,13 @@ class WriterFile:
                 "WHERE offset >= ? ORDER BY offset LIMIT ?",
                 (start, limit),
             ).fetchall()
-        return [
-            Record(name, place.partition, offset, timestamp, key, value, _headers_from(headers) if headers else ())
-            for offset, timestamp, key, value, headers in rows
-        ]
+            with sound():
+                return [
+                    Record(
+                        name, place.partition, offset, timestamp, key, value, _headers_from(headers) if headers else ()
+                    )
+                    for offset, timestamp, key, value, headers in rows
+                ]
 
     def remaining(self, place: Place, start: int) -> int:
         """Return how many records of a partition have offset ``start`` or a greater one.
@@ -305,9 +323,15 @@ class WriterFile:
         """Return for each partition of a topic the offset that its next record will get."""
         with self._reading(f"measure topic {topic!r}") as connection:
             rows = connection.execute(
-                "SELECT partition, next_offset FROM ends JOIN topics ON topics.id = ends.topic WHERE name = ?", (topic,)
-            )
-            return dict(rows)
+                "SELECT partitions, partition, next_offset FROM topics LEFT JOIN ends ON topics.id = ends.topic "
+                "WHERE name = ?",
+                (topic,),
+            ).fetchall()
+            with sound():
+                ends = {int(partition): int(end) for _, partition, end in rows}
+                if not rows or ends.keys() != set(range(rows[0][0])):
+                    raise ValueError(f"the partitions of {topic!r} with an end are {sorted(ends)}")
+            return ends
 
     def offsets(self) -> dict[TopicPartition, int]:
         """Return the committed offsets of this writer's group."""

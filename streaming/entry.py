@@ -30,6 +30,8 @@ class Entry:
         When the decision was made.
     decision : bytes or None
         The decision as it came, until its feedback is given.
+    inactive : bool
+        Whether the decision was deferred, and is not activated yet.
     outcomes : sequence of Counted
         Those that count, in the order of the log; empty when the feedback is given.
     seen : tuple or dict of str
@@ -39,7 +41,8 @@ class Entry:
     """
 
     __slots__ = (
-        "block", "decision", "due_ms", "not_before_ms", "outcomes", "point", "seen", "stage", "time_ms", "waiting",
+        "block", "decision", "due_ms", "inactive", "not_before_ms", "outcomes", "point", "seen", "stage", "time_ms",
+        "waiting",
     )  # fmt: skip
 
     #: How many are few.
@@ -53,6 +56,7 @@ class Entry:
         self.point = point
         self.time_ms = time_ms
         self.decision = decision
+        self.inactive = False
         self.outcomes: tuple[Counted, ...] | list[Counted] = ()
         self.seen: tuple[str, ...] | dict[str, None] = ()
         self.waiting: tuple[Record, ...] = ()
@@ -92,16 +96,17 @@ class Entry:
         ]
         return (
             self.stage, self.not_before_ms, self.point, self.time_ms, self.decision, self.outcomes, tuple(self.seen),
-            waiting,
+            waiting, self.inactive,
         )  # fmt: skip
 
     @classmethod
     def of(cls, due_ms: int, block: int, rest: tuple[Any, ...]) -> Entry:
         """Return the entry that :meth:`rest` was taken from."""
-        stage, not_before_ms, point, time_ms, decision, outcomes, seen, waiting = rest
+        stage, not_before_ms, point, time_ms, decision, outcomes, seen, waiting, inactive = rest
         entry = cls(stage, due_ms, point, time_ms, decision)
         entry.not_before_ms = not_before_ms
         entry.block = block
+        entry.inactive = inactive
         entry.outcomes = outcomes
         entry.seen = dict.fromkeys(seen) if len(seen) > cls.MANY else seen
         entry.waiting = tuple([Record(*record) for record in waiting])

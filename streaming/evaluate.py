@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 #: As ``leeway retrain`` has it.
 NOT_ENOUGH_DATA = 3
 #: Names in ``training.evaluation.INTERVALS``, which would take a second to import.
-_INTERVALS = ("normal", "bootstrap", "empirical_bernstein", "betting", "predictable_plug_in", "gamma_mixture")
+_INTERVALS = ("student", "bootstrap", "empirical_bernstein", "betting", "predictable_plug_in", "gamma_mixture")
 
 
 @click.command()
@@ -36,7 +36,7 @@ _INTERVALS = ("normal", "bootstrap", "empirical_bernstein", "betting", "predicta
 @click.option("--until-ms", type=int, help="Decisions before this time; default: now.")
 @click.option("--last", type=click.IntRange(min=1), help="The newest so many of them alone.")
 @click.option("--min-rows", type=click.IntRange(min=2), help="Fewer are not enough; default: gate.min_events.")
-@click.option("--interval", type=click.Choice(_INTERVALS), default="normal", show_default=True)
+@click.option("--interval", type=click.Choice(_INTERVALS), default="student", show_default=True)
 @click.option(
     "--confidence",
     type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),

@@ -58,7 +58,7 @@ class Question:
     end_ms: int
     last: int | None = None
     estimators: tuple[str, ...] = ()
-    interval: str = "normal"
+    interval: str = "student"
     confidence: float = 0.95
     reward_model: RewardModelName = "ridge"
     propensities: PropensityName = "logged"

@@ -1,4 +1,4 @@
-"""The context features of many decisions at once, as monitors take them: by the schema, before any scaling."""
+"""The features of many decisions at once, as monitors take them: by the schema, before any scaling."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.config import DecisionPoint, NumberFeature, TextFeature
+from engine.config import DecisionPoint, Feature, NumberFeature, TextFeature
 from engine.records import Decision, Value
+from monitoring.rows import offered_places
 
 Values = NDArray[np.float64] | NDArray[np.object_]
-#: The features of one decision that came by name.
+#: The features of one context or action that came by name.
 Named = Mapping[str, Value]
 
 
 @dataclass(frozen=True)
 class ContextColumns:
-    """Takes the context features of one decision point out of decisions.
+    """Takes the features of one decision point out of decisions: those of the context, and of what is offered.
 
     A number is one column; a vector one for each component, or, where it has more than ``most_components``, for each
     of so many projections on random signs, which move when its distribution does. What is missing, or is not of its
     type, is NaN or ``None``: the decision was made under another schema.
+
+    Features of actions are those of one of the actions that could be chosen, each with the same chance, which no policy
+    moves; their columns are named as ``action price``.
 
     Parameters
     ----------
@@ -38,41 +42,64 @@ class ContextColumns:
 
     def __call__(self, decisions: Sequence[Decision]) -> Mapping[str, Values]:
         """Return the columns by name."""
-        columns: dict[str, Values] = {}
-        packed = self._packed(decisions)
-        named = [decision.context.named for decision in decisions]
-        # A feature comes in one of the two forms only.
-        given = [place for place, values in enumerate(named) if values and not decisions[place].context.packed]
-        start = 0
-        for name, feature in self.point.context.items():
-            if isinstance(feature, TextFeature):
-                columns[name] = _texts(named, name)
-                continue
-            size = 1 if isinstance(feature, NumberFeature) else feature.size
-            block = packed[:, start : start + size]
-            start += size
-            if isinstance(feature, NumberFeature):
-                _numbers(named, given, name, block[:, 0])
-                columns[name] = block[:, 0]
-            else:
-                _vectors(named, given, name, block)
-                columns |= project(name, block, self.most_components)
+        contexts = [(decision.context.named, decision.context.packed) for decision in decisions]
+        columns = _columns(self.point.context, contexts, self.most_components)
+        schema = self.point.actions.features
+        if schema:
+            places = offered_places(decisions)
+            row = 4 * _width(schema)
+            offered = [
+                (
+                    decision.actions[place].features,
+                    decision.packed_actions[place * row : (place + 1) * row],
+                )
+                for decision, place in zip(decisions, places, strict=True)
+            ]
+            found = _columns(schema, offered, self.most_components)
+            columns |= {f"action {name}": values for name, values in found.items()}
         return columns
 
-    def _packed(self, decisions: Sequence[Decision]) -> NDArray[np.float64]:
-        """Return all numbers of the schema, shape (n, numbers); NaN where they did not come packed."""
-        sizes = [
-            1 if isinstance(feature, NumberFeature) else feature.size
-            for feature in self.point.context.values()
-            if not isinstance(feature, TextFeature)
-        ]
-        width = sum(sizes)
-        found = np.full((len(decisions), width), np.nan)
-        whole = [place for place, decision in enumerate(decisions) if len(decision.context.packed) == 4 * width]
-        if whole and width:
-            data = b"".join(decisions[place].context.packed for place in whole)
-            found[whole] = np.frombuffer(data, "<f4").reshape(len(whole), width)
-        return found
+
+def _columns(schema: Mapping[str, Feature], rows: Sequence[tuple[Named, bytes]], most: int) -> dict[str, Values]:
+    """Return the columns of rows that came by name, or packed; a row comes in one of the two forms only."""
+    columns: dict[str, Values] = {}
+    named = [values for values, _ in rows]
+    packed = _packed([data for _, data in rows], _width(schema))
+    given = [place for place, (values, data) in enumerate(rows) if values and not data]
+    start = 0
+    for name, feature in schema.items():
+        if isinstance(feature, TextFeature):
+            columns[name] = _texts(named, name)
+            continue
+        size = 1 if isinstance(feature, NumberFeature) else feature.size
+        block = packed[:, start : start + size]
+        start += size
+        if isinstance(feature, NumberFeature):
+            _numbers(named, given, name, block[:, 0])
+            columns[name] = block[:, 0]
+        else:
+            _vectors(named, given, name, block)
+            columns |= project(name, block, most)
+    return columns
+
+
+def _width(schema: Mapping[str, Feature]) -> int:
+    """Return how many numbers the features are; texts are none."""
+    return sum(
+        1 if isinstance(feature, NumberFeature) else feature.size
+        for feature in schema.values()
+        if not isinstance(feature, TextFeature)
+    )
+
+
+def _packed(rows: Sequence[bytes], width: int) -> NDArray[np.float64]:
+    """Return all numbers of the schema, shape (n, numbers); NaN where they did not come packed."""
+    found = np.full((len(rows), width), np.nan)
+    whole = [place for place, data in enumerate(rows) if len(data) == 4 * width]
+    if whole and width:
+        data = b"".join(rows[place] for place in whole)
+        found[whole] = np.frombuffer(data, "<f4").reshape(len(whole), width)
+    return found
 
 
 def _numbers(named: Sequence[Named], given: Sequence[int], name: str, column: NDArray[np.float64]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from engine.records import Feedback, Generation, generation_of
+from engine.records import Feedback, Generation, generation_of, policy_acted
 from streaming.intake import feedback_of, parsed
 from streaming.log import Log
 from streaming.topics import FEEDBACK, GENERATIONS
@@ -27,9 +27,9 @@ def first_at(log: Log, partition: int, end: int, time_ms: int) -> int:
 
 
 def wanted(entry: Feedback, point: str, begin_ms: int, end_ms: int) -> bool:
-    """Whether a feedback is of a decision point and a time, and of a policy with a generation."""
+    """Whether a feedback is of a decision point and a time, and made by a policy with a generation."""
     decision = entry.decision
-    if decision.decision_point != point or not begin_ms <= decision.time_ms <= end_ms:
+    if decision.decision_point != point or not begin_ms <= decision.time_ms <= end_ms or not policy_acted(decision):
         return False
     try:
         generation_of(decision.policy_version)

@@ -32,7 +32,7 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done,
 def generations(config_path: Path, point: str | None, plot: Path | None, as_json: bool) -> None:
     """Show what each generation was expected to earn and earned, and whether generations oscillate."""
     config = log_config(config_path)
-    name = chosen_point(config, point)
+    name = chosen_point(config, point, recommenders=True)
     from streaming.retraining import generation_table
 
     with closing(open_existing(config)) as log:
@@ -65,15 +65,15 @@ def promote(
     it, 5 a retraining runs, 6 an alarm holds promotions.
     """
     config = log_config(config_path)
-    name = chosen_point(config, point)
+    name = chosen_point(config, point, recommenders=True)
     from streaming.holds import read_holds
-    from streaming.retraining import promotion_floor
+    from streaming.retraining import floor_of
     from streaming.serve import now_ms
     from training import promotion
 
     with closing(open_log(config, {TRAINING})) as log:
         move = promotion.promote(
-            promotion_floor(config, name, log),
+            floor_of(config, name, log),
             now_ms(),
             version=version,
             force=force,
@@ -104,8 +104,8 @@ def rollback(
     Exit status: 0 done or nothing to do, 1 try again, 2 usage, 3 there is nothing to go back to, 5 a retraining runs.
     """
     config = log_config(config_path)
-    name = chosen_point(config, point)
-    from streaming.retraining import promotion_floor
+    name = chosen_point(config, point, recommenders=True)
+    from streaming.retraining import floor_of
     from streaming.serve import now_ms
     from training import promotion
     from training.job import ExitCode
@@ -118,20 +118,20 @@ def rollback(
             words = f"nothing to do: nothing shows that the champion of {name} earns less than was estimated"
             move = promotion.Move(ExitCode.PROMOTED, words)
         else:
-            floor = promotion_floor(config, name, log)
+            floor = floor_of(config, name, log)
             move = promotion.rollback(floor, now_ms(), generation=generation, why=why, dry_run=dry_run)
     _end(move, as_json)
 
 
 def disappointing(config: Config, name: str, log: Any) -> str | None:
     """Say why the acting generation of a decision point is to be undone; ``None``: it is not."""
-    from streaming.monitor import read_statistics
+    from streaming.monitor import read_statistics, reward_range
     from streaming.retraining import LogLedger
     from training.disappointment import disappointment
 
-    point = config.decision_points[name]
+    point = config.deciding[name]
     mine = [entry for entry in read_statistics(log) if entry.decision_point == name]
-    return disappointment(LogLedger(log).generations(name), mine, point.retraining.rollback, point.reward.range)
+    return disappointment(LogLedger(log).generations(name), mine, point.retraining.rollback, reward_range(point))
 
 
 def _end(move: Move, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from engine.config import FLOAT32_MAX
-from engine.records import FallbackReason, Feedback
+from engine.records import FallbackReason, Feedback, Mode
 from streaming.log import Log, Record
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def feedback_of(record: Record) -> Feedback | None:
     """Return the feedback in a record, or ``None``, with an error line, where it cannot be that of a decision made.
 
     What is returned has as many probabilities as actions, which sum to 1; a chosen action, drawn with a probability
-    above 0; a decision time from 1970 to 9999; a known fallback; and a reward in the range of float32.
+    above 0; a decision time from 1970 to 9999; a known fallback and mode; and a reward in the range of float32.
     """
     feedback = parsed(record, Feedback)
     if feedback is None:
@@ -79,6 +79,8 @@ def _problem(feedback: Feedback) -> str | None:
         return f"time_ms is {decision.time_ms}, not between the years 1970 and 9999"
     if decision.fallback not in FallbackReason.values():
         return f"fallback is {decision.fallback}, which has no name"
+    if decision.mode not in Mode.values():
+        return f"mode is {decision.mode}, which has no name"
     return None
 
 

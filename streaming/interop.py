@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +23,32 @@ if TYPE_CHECKING:
     from training.formats import Unusable
 
 FORMATS = ("dsjson", "vw", "obd")
+#: A table of one's own is read, and never written.
+IMPORTED = (*FORMATS, "csv")
 #: Lines put aside that are shown one by one.
 SHOWN = 20
 _CHUNK = 10_000
 
 
-def read_file(path: Path, kind: str, name: str) -> tuple[list[Feedback], list[Unusable]]:
-    """Return the feedback of a file, and what was put aside; raises ``ConfigError`` where it cannot be read."""
-    from training.formats import READERS, Unusable
+def read_file(
+    path: Path, kind: str, name: str, columns: Sequence[tuple[str, str]] = ()
+) -> tuple[list[Feedback], list[Unusable]]:
+    """Return the feedback of a file, and what was put aside; raises ``ConfigError`` where it cannot be read.
 
+    ``columns`` are the roles and names of the columns of a CSV table.
+    """
+    from training.formats import READERS, Unusable, read_csv_table
+
+    reader = READERS[kind]
+    if kind == "csv":
+        ignored = [column for role, column in columns if role == "ignore"]
+        reader = partial(read_csv_table, columns=dict(columns), ignored=ignored)
     feedbacks: list[Feedback] = []
     aside: list[Unusable] = []
     try:
         # What is no UTF-8 stays in its line, which is then put aside or comes as text with a replacement.
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for read in READERS[kind](file, name):
+            for read in reader(file, name):
                 if isinstance(read, Unusable):
                     aside.append(read)
                 else:
@@ -100,32 +112,66 @@ def fits(point: DecisionPoint, feedback: Feedback) -> str | None:
     return None
 
 
+def read_columns(context: click.Context, option: click.Parameter, given: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return roles and names of columns as they were given on the command line."""
+    from training.formats.csv_table import ROLES
+
+    columns: list[tuple[str, str]] = []
+    for text in given:
+        role, equals, name = text.partition("=")
+        if role not in ROLES or not equals or not name:
+            raise click.BadParameter(f"{text!r}: write ROLE=NAME with a role of {', '.join(ROLES)}")
+        if role != "ignore" and role in dict(columns):
+            raise click.BadParameter(f"{text!r}: {role} is {dict(columns)[role]!r} already")
+        columns.append((role, name))
+    return columns
+
+
 @click.command("import")
 @config_option
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--format", "kind", type=click.Choice(FORMATS), required=True, help="What the file is.")
+@click.option("--format", "kind", type=click.Choice(IMPORTED), required=True, help="What the file is.")
+@click.option(
+    "--column",
+    "columns",
+    metavar="ROLE=NAME",
+    multiple=True,
+    callback=read_columns,
+    help="Of a csv: which column is action, reward, propensity (or propensity=uniform), time, decision_id, "
+    "or to ignore; all others are context.",
+)
 @click.option("--decision-point", "name", help="Whose feedback it becomes; needed where several are configured.")
 @click.option("--infer", "infer_only", is_flag=True, help="Print the configuration that the file calls for, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @actionable
-def import_log(config_path: Path, file: Path, kind: str, name: str | None, infer_only: bool, as_json: bool) -> None:
+def import_log(
+    config_path: Path,
+    file: Path,
+    kind: str,
+    columns: list[tuple[str, str]],
+    name: str | None,
+    infer_only: bool,
+    as_json: bool,
+) -> None:
     """Put the feedback of a log made elsewhere into the archive, from where `leeway retrain` learns.
 
     Lines that cannot be used are named with their numbers and put aside; exit 1 if nothing could be used. A decision
     that the archive has already is passed over, so that a file may be imported again.
     """
+    if columns and kind != "csv":
+        raise click.UsageError(f"--column is for --format csv; {kind} has columns of its own")
     if infer_only:
         from training.formats import as_yaml, infer
 
-        feedbacks, aside = read_file(file, kind, name or "imported")
+        feedbacks, aside = read_file(file, kind, name or "imported", columns)
         _tell_aside(file, aside)
         click.echo(as_yaml(name or "imported", infer(feedbacks)), nl=False)
         return
     config = load_config(config_path)
     point_name = _point(config, name)
     point = config.points()[point_name]
-    feedbacks, aside = read_file(file, kind, point_name)
-    imported, known, rejected = _archive(config, point_name, point, _now(feedbacks, kind))
+    feedbacks, aside = read_file(file, kind, point_name, columns)
+    imported, known, rejected = _archive(config, point_name, point, _now(feedbacks))
     _tell_aside(file, aside)
     for identity, reason in rejected[:SHOWN]:
         click.echo(f"{file}: decision {shortened(identity)} put aside: {shortened(reason, 300)}", err=True)
@@ -186,9 +232,9 @@ def _point(config: Config, name: str | None) -> str:
     return name
 
 
-def _now(feedbacks: list[Feedback], kind: str) -> list[Feedback]:
-    """Give the feedback of a format without times those just before now."""
-    if kind == "vw" and feedbacks:
+def _now(feedbacks: list[Feedback]) -> list[Feedback]:
+    """Give the feedback of a file without times those just before now."""
+    if not any(feedback.decision.time_ms for feedback in feedbacks):
         first = time.time_ns() // 1_000_000 - len(feedbacks)
         for number, feedback in enumerate(feedbacks):
             feedback.decision.time_ms = feedback.reward_time_ms = first + number

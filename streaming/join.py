@@ -1,7 +1,8 @@
 """The join of decisions with their outcomes, as a state machine: no clock, no log, no sockets.
 
 One :class:`Joiner` serves one partition. It is fed decisions and outcomes in any order, and told when a topic was
-read to its end; it answers with feedback, exactly one for each decision. The rules:
+read to its end; it answers with feedback, exactly one for each decision, but for those that were deferred and not
+activated. The rules:
 
 - An outcome counts if its time is at most ``window`` after its decision's, and it comes before the window closes.
   One that is earlier than its decision (clocks differ) counts too.
@@ -15,6 +16,9 @@ read to its end; it answers with feedback, exactly one for each decision. The ru
   over already.
 - Feedback is given when the window closes, whatever the aggregation: given with the outcome it would reach the learner
   and the monitors before that of decisions without one, and a selection of successes would look like a change.
+- A deferred decision needs an activation: an outcome that says that it was acted on, and nothing of the reward. It
+  counts if an outcome of its time and place in the log would. Without one the decision gets no feedback, whatever its
+  outcomes, and the book counts it as unactivated. An activation of a decision that needs none is one sent twice.
 - ``first`` takes the first outcome in the order of the log; later ones are surplus.
 - An outcome before its decision waits for it as long as a window of its decision point (the longest one, if it names
   none) is open. So do later outcomes for the same decision: one deadline for all.
@@ -183,6 +187,7 @@ class Joiner:
         if due_ms < self._watermark + span_ms:
             due_ms = self._patience_end(due_ms, span_ms)
         opened = Entry(JOIN_STAGE_OPEN, due_ms, self._names[point], time_ms, record.value)
+        opened.inactive = decision.deferred
         self._state.add(key, opened, entry)
         if entry is not None:
             opened.not_before_ms = entry.due_ms
@@ -320,10 +325,19 @@ class Joiner:
         if entry.decision is None or time_ms > entry.time_ms + config.window:
             self._book(entry.point).late_outcomes += 1
             self._effects.late.append(record)
-        elif config.aggregation == "first" and any(counts[2:] == other[2:] for other in entry.outcomes):
+        elif outcome.activation and not entry.inactive:
+            self._book(entry.point).duplicate_outcomes += 1
+        elif (
+            not outcome.activation
+            and config.aggregation == "first"
+            and any(counts[2:] == other[2:] for other in entry.outcomes)
+        ):
             self._book(entry.point).surplus_outcomes += 1
         else:
-            entry.count(counts)
+            if outcome.activation:
+                entry.inactive = False
+            else:
+                entry.count(counts)
             if time_ms > self._reported_ms:
                 self._reported_ms = time_ms
                 self._watermark = min(self._decided_ms, time_ms)
@@ -350,13 +364,17 @@ class Joiner:
         config = self._points.get(entry.point)
         if config is not None:
             assert entry.decision is not None
-            value = feedback_of_entry(entry, entry.decision, config)
-            self._effects.feedback.append((key, entry.point, entry.time_ms, value))
             book = self._state.books[entry.point]
-            book.feedback += 1
             book.pending -= 1
-            if not entry.outcomes:
-                book.defaulted += 1
+            if entry.inactive:
+                book.unactivated += 1
+                entry.inactive = False
+            else:
+                value = feedback_of_entry(entry, entry.decision, config)
+                self._effects.feedback.append((key, entry.point, entry.time_ms, value))
+                book.feedback += 1
+                if not entry.outcomes:
+                    book.defaulted += 1
             entry.decision = None
             entry.outcomes = ()
             entry.stage = JOIN_STAGE_REMEMBERED

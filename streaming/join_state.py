@@ -137,6 +137,8 @@ class JoinState:
             stored[number] = len(value), count
             for _, entry in items:
                 entry.point = known.setdefault(entry.point, entry.point)
+                if entry.point and entry.point not in self.books:
+                    raise damaged(f"block {number} has decisions of {entry.point!r}, and the head no book of it")
                 revise(entry)
             self.pending.load(items)
         holding = self.pending.loaded()

@@ -104,6 +104,7 @@ class JoinerRole:
         self._decided_ms: dict[int, int] = {}
         self._held_since_ms: dict[int, int] = {}
         self._paused: set[int] = set()
+        self._watermarks: dict[int, int] = {}
         self.commits = 0
         self.restores = 0
         self.skewed = 0
@@ -134,6 +135,7 @@ class JoinerRole:
             self._write(())
             if not (records and any(lag.values())):
                 self._commits.finish()
+            self._watermarks = {number: joiner.watermark_ms for number, joiner in self._joiners.items()}
         except BaseException:
             self._commits.abandon()  # what is committed must be certain before it is asked for
             self._forget()  # it may be ahead of the log: the next step begins again with what is in it
@@ -150,8 +152,11 @@ class JoinerRole:
         return {where: behind + held.get(where, 0) for where, behind in self._consumer.lag().items()}
 
     def watermarks(self) -> dict[int, int]:
-        """Return for each partition of this member the event time up to which windows are closed, in milliseconds."""
-        return {number: joiner.watermark_ms for number, joiner in self._members().items()}
+        """Return for each partition of this member the event time up to which windows are closed, in milliseconds.
+
+        As of the last step that succeeded: while nothing can be written they stand still, though more was read.
+        """
+        return self._watermarks
 
     def pending(self) -> int:
         """Return how many decisions of this member have no feedback yet."""

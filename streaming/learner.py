@@ -20,6 +20,7 @@ from engine.oracles import STORED, CalibratedOracle, Learner, LightGBMOracle, Mi
 from engine.records import Alarm, Feedback, Generation, generation_of
 from engine.sequential import UCRL2Learner
 from engine.store import PolicyStore
+from engine.stored_archive import stored
 from streaming.background import BackgroundThread
 from streaming.intake import feedback_of, parsed
 from streaming.log import Log, Record, TopicPartition
@@ -260,7 +261,7 @@ class LearnerRole:
 
     def _read_checkpoint(self) -> tuple[dict[str, Any], Arrays]:
         try:
-            with self._path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            with self._path.open("rb") as file, np.load(stored(file), allow_pickle=False) as archive:
                 arrays: Arrays = {key: archive[key] for key in archive.files}
             manifest: dict[str, Any] = json.loads(arrays.pop("manifest").tobytes())
             if manifest["format"] != CHECKPOINT_FORMAT:

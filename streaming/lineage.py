@@ -13,6 +13,7 @@ from streaming.config import Config
 from streaming.intake import parsed
 from streaming.log import Log
 from streaming.topics import GENERATIONS
+from training.config import DampingConfig
 from training.generations import GenerationTable, table
 from training.job import RetrainJob
 from training.planning import loader
@@ -31,6 +32,9 @@ def lineage_table(
     entries, statistics
         What training wrote of it, and what the generations did while they acted.
     """
+    if name in config.recommenders:
+        # Lists are not compared on a frozen set of requests: whether they oscillate is judged by the rewards alone.
+        return table(entries, statistics, DampingConfig(when="never"))
     point = config.decision_points[name]
     encoder = Encoder(point.engine())
     job = RetrainJob(name, point.engine(), point.retraining, config.data_dir)
@@ -57,24 +61,24 @@ class Lineage:
     metrics
         Where it is shown.
     statistics
-        Returns what the generations of a decision point did while they acted.
+        Returns what the generations of a decision point did while they acted; ``None`` while that is not known yet.
     """
 
     def __init__(
         self,
         config: Config,
         metrics: LineageMetrics,
-        statistics: Callable[[str], Sequence[GenerationStatistics]],
+        statistics: Callable[[str], Sequence[GenerationStatistics] | None],
     ) -> None:
         self._config = config
         self._metrics = metrics
         self._statistics = statistics
         self._start = 0
         self._entries: dict[str, list[Generation]] = {}
+        self._unjudged: set[str] = set()
 
     def follow(self, log: Log) -> None:
         """Read what is new; raises ``LogError``."""
-        turned: set[str] = set()
         while records := log.read(GENERATIONS, 0, self._start):
             self._start = records[-1].offset + 1
             for record in records:
@@ -84,13 +88,18 @@ class Lineage:
                 self._metrics.observe(entry)
                 self._entries.setdefault(entry.decision_point, []).append(entry)
                 if entry.promoted:
-                    turned.add(entry.decision_point)
-        for point in turned & self._config.decision_points.keys():
-            self._judge(point)
+                    self._unjudged.add(entry.decision_point)
+        for point in self._unjudged & self._config.deciding.keys():
+            statistics = self._statistics(point)
+            # Who keeps them may start after us: judged without them, an oscillation would be untold until the next
+            # promotion, which an operator who damps or stops retraining may never make.
+            if statistics is not None:
+                self._unjudged.discard(point)
+                self._judge(point, statistics)
 
-    def _judge(self, point: str) -> None:
+    def _judge(self, point: str, statistics: Sequence[GenerationStatistics]) -> None:
         entries = self._entries[point]
         if sum(entry.promoted for entry in entries) < LEAST:
             return
-        state = lineage_table(self._config, point, entries, self._statistics(point)).state
+        state = lineage_table(self._config, point, entries, statistics).state
         self._metrics.observe_oscillation(point, state.judged, declared=state.declared is not None)

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Mapping
 
 from engine.errors import SnapshotError
-from engine.records import FALLBACK_REASON_CLIENT, Alarm, Decision, Feedback, GenerationStatistics
+from engine.records import Alarm, Decision, Feedback, GenerationStatistics, policy_acted
 from monitoring.generations import GenerationLedger
 from monitoring.watch import Audit, PointWatch
 from streaming.config import Deciding, RecommenderConfig
@@ -91,9 +91,10 @@ class MonitorRole:
         self._entries: dict[bytes, GenerationStatistics] = {}
         self._watched: set[str] = set()
         self._pending: list[Alarm] = []
-        self.ledger = GenerationLedger({name: reward_range(point) for name, point in self._points.items()})
         state = _read_state(self._log)
-        self.ledger.restore(entry for entry in _statistics(state) if entry.decision_point in self._points)
+        ledger = GenerationLedger({name: reward_range(point) for name, point in self._points.items()})
+        ledger.restore(entry for entry in _statistics(state) if entry.decision_point in self._points)
+        self.ledger = ledger  # in one step: those who show it never see it half read
         self.monitors = {name: self._monitor(name, point, state) for name, point in self._points.items()}
 
     def _monitor(self, name: str, point: Deciding, state: Mapping[bytes, Record]) -> PointWatch:
@@ -147,7 +148,7 @@ class MonitorRole:
         name = feedback.decision.decision_point
         if name not in self._points:
             return False
-        if feedback.decision.fallback == FALLBACK_REASON_CLIENT:
+        if not policy_acted(feedback.decision):
             # No policy made it: it is no generation's doing, and what it earned less is no change of the world.
             self._on_feedback(feedback)
             return False
@@ -197,7 +198,7 @@ class MonitorRole:
         self._committed_ms = self._clock()
         self._saving_ms = self._committed_ms - now_ms
         for alarm in alarms:
-            logger.warning("%s: %s", alarm.decision_point, alarm.explanation)
+            logger.log(_level(alarm), "%s: %s", alarm.decision_point, alarm.explanation)
             self._on_alarm(alarm)
 
     def _restart(self) -> None:
@@ -216,6 +217,11 @@ class MonitorRole:
         if (self._watched or self._entries) and not self._ahead:
             self.commit()
         self._consumer.close()
+
+
+def _level(alarm: Alarm) -> int:
+    """An echo has been warned of by its alarm."""
+    return logging.INFO if alarm.echo_of else logging.WARNING
 
 
 def context_columns(point: Deciding) -> ContextColumns | UserColumns:

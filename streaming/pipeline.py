@@ -152,8 +152,8 @@ class Pipeline(RoleProcess):
         self.observed.observe_reward(feedback.decision.decision_point, feedback.reward)
         self._watched.observe_feedback(feedback)
 
-    def _statistics(self, point: str) -> list[GenerationStatistics]:
-        return [] if self.monitor is None else self.monitor.ledger.statistics(point)
+    def _statistics(self, point: str) -> list[GenerationStatistics] | None:
+        return None if self.monitor is None else self.monitor.ledger.statistics(point)
 
     def _archive(self, log: Log) -> Role:
         config = self._config

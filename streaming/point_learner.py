@@ -17,6 +17,8 @@ from engine.oracles.background import AT_ONCE
 from engine.oracles.events import EventLearner, Events
 from engine.policy import Policy, initial_policy
 from engine.records import (
+    MODE_APPRENTICE,
+    MODE_LOGGING_ONLY,
     REACTION_DISCOUNT_LEARNER,
     REACTION_EXPLORE,
     REACTION_RESET_LEARNER,
@@ -52,6 +54,10 @@ class PointLearner:
     the share is its effect. The next promotion ends it. An alarm may also ask the learner to forget everything, or
     to let what it knows count for a tenth.
 
+    Nothing is learned while the mode is ``logging_only``, nor later of what was decided in it. Of a decision of mode
+    ``apprentice`` not the reward is learned, but what the caller chose: the greatest reward for that action, the least
+    for every other one that was available, as if each had been tried once. A learner of whole decisions passes it over.
+
     Parameters
     ----------
     name, point
@@ -79,7 +85,8 @@ class PointLearner:
         worker: Worker = AT_ONCE,
     ) -> None:
         self.name = name
-        self.point = point
+        self.mode = point.mode
+        self.point = point.model_copy(update={"mode": "online"})  # of a policy it is no part
         self.policy = policy
         self._worker = worker
         self.learner = self._at_work(learner)
@@ -112,6 +119,9 @@ class PointLearner:
 
     def learn(self, batch: Sequence[tuple[Record, Feedback]]) -> int:
         """Learn from feedback and return how many of it could be used; what does not fit the schema is passed over."""
+        if self.mode == "logging_only":
+            return 0
+        batch = [entry for entry in batch if entry[1].decision.mode != MODE_LOGGING_ONLY]
         if self.exploring:
             self.exploring = max(0, self.exploring - len(batch))
             self._another_share |= not self.exploring
@@ -128,6 +138,7 @@ class PointLearner:
         chosen: list[int] = []
         rewards: list[float] = []
         propensity: list[float] = []
+        imitated = 0  # rows of decisions of an apprentice, beyond one for each
         for record, feedback in batch:
             decision = feedback.decision
             if decision.time_ms <= self.after_ms:
@@ -137,6 +148,20 @@ class PointLearner:
             except InvalidRequest as error:
                 # It fitted the schema when it was decided: the schema has changed since.
                 logger.error("%s: decision %r is not learned: %s", place(record), decision.decision_id, error)
+                continue
+            if decision.mode == MODE_APPRENTICE:
+                if whole:
+                    continue
+                least, greatest = self.point.reward.range
+                tried = np.flatnonzero(encoded.available).tolist()
+                for index in tried:
+                    chosen.append(len(actions))
+                    actions.append(decision.actions[index].id)
+                    rows.append(encoded.X[index : index + 1])
+                    available.append(encoded.available[index : index + 1])
+                    rewards.append(greatest if index == decision.chosen else least)
+                    propensity.append(1.0)
+                imitated += len(tried) - 1
                 continue
             # A learner of rows needs the chosen one alone; thousands of others stay out of memory.
             kept = slice(None) if whole else slice(decision.chosen, decision.chosen + 1)
@@ -161,7 +186,7 @@ class PointLearner:
                 ),
             )
             self._dirty = True
-        return len(rewards)
+        return len(rewards) - imitated
 
     def alarm(self, alarm: Alarm) -> None:
         """Do what an alarm asks of the learner, if it is younger than the generation."""

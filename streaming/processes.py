@@ -11,7 +11,7 @@ from prometheus_client.samples import Sample
 
 from streaming.config import Config
 from streaming.finding import Finding, Level
-from streaming.up import joiners, whereabouts
+from streaming.up import joiners, serving_role, whereabouts
 
 #: A process that lives answers at once; one that hangs must not make the doctor hang.
 PATIENCE_S = 2.0
@@ -27,6 +27,7 @@ def examine_processes(config: Config) -> Iterator[Finding]:
             yield Finding(Level.PROBLEM, role, f"does not run, so {consequence}; start it with: leeway up")
         else:
             yield Finding(Level.OK, role, f"runs (pid {facts['pid']})")
+            yield from _crew(config, facts)
             yield from _state(config, role, facts)
     members = joiners(config)
     if members:
@@ -41,6 +42,19 @@ def examine_processes(config: Config) -> Iterator[Finding]:
         )
 
 
+def _crew(config: Config, facts: Mapping[str, object]) -> Iterator[Finding]:
+    """Say how many of several serving processes serve; nothing where there is one."""
+    wanted = facts.get("processes")
+    if not isinstance(wanted, int):
+        return
+    serving = sum(whereabouts(config, serving_role(number)) is not None for number in range(1, wanted + 1))
+    words = f"{serving} of {wanted} serve"
+    if serving == wanted:
+        yield Finding(Level.OK, "serving processes", words)
+    else:
+        yield Finding(Level.WARNING, "serving processes", f"{words}; why the others fell stands in `serve`'s messages")
+
+
 def _state(config: Config, process: str, facts: Mapping[str, object]) -> Iterator[Finding]:
     """Say what the metrics of a process tell of it; nothing where it announced none, or all is well."""
     port = facts.get("metrics_port")
@@ -48,7 +62,7 @@ def _state(config: Config, process: str, facts: Mapping[str, object]) -> Iterato
         return
     host = _ANY.get(config.metrics.host, config.metrics.host)
     try:
-        samples = _scrape(host, port)
+        samples = _samples(scrape(host, port))
     except (OSError, HTTPException, ValueError) as error:
         words = (
             f"its metrics at {host}:{port} do not answer ({error}), so how it fares is not known; if they go on "
@@ -73,12 +87,15 @@ def _state(config: Config, process: str, facts: Mapping[str, object]) -> Iterato
             yield Finding(Level.WARNING, f"{sample.labels.get('decision_point', '')} recording", words)
 
 
-def _scrape(host: str, port: int) -> list[Sample]:
+def scrape(host: str, port: int) -> str:
     """Return what Prometheus would get; raises ``OSError``, ``HTTPException`` or ``ValueError``."""
     with closing(HTTPConnection(host, port, timeout=PATIENCE_S)) as connection:
         connection.request("GET", "/metrics")
         answer = connection.getresponse()
         if answer.status != 200:
             raise ValueError(f"status {answer.status}")
-        text = answer.read().decode()
+        return answer.read().decode()
+
+
+def _samples(text: str) -> list[Sample]:
     return [sample for family in text_string_to_metric_families(text) for sample in family.samples]

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from engine.errors import LogError
 from engine.records import Decision, Outcome
+from engine.sealed import SealedDecision
 from streaming.log import Message
 from streaming.wire import message_of
 
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 RETRY_S = 1.0
 #: How long what nobody waits for gathers, so that a write costs the threads that decide little: each takes the
 #: interpreter from them some times, for one record as for a hundred.
-GATHER_S = 0.01
+GATHER_S = 0.005
 
 
 class Appender(Protocol):
@@ -84,7 +85,7 @@ class LogRecorder:
         """Records that wait to be written."""
         return len(self._queue)
 
-    def record(self, records: Sequence[Decision | Outcome]) -> Future[None]:
+    def record(self, records: Sequence[Decision | SealedDecision | Outcome]) -> Future[None]:
         """Queue records; see ``engine.serving.seams.Recorder``."""
         future: Future[None] = _DONE if self._at_once else Future()
         messages = [message_of(record) for record in records]
@@ -176,5 +177,7 @@ _DONE = _done()
 
 
 def _size(message: Message) -> int:
-    headers = sum(len(name.encode()) + len(value) for name, value in message.headers)
-    return len(message.key or b"") + len(message.value or b"") + headers
+    size = len(message.key or b"") + len(message.value or b"")
+    for name, value in message.headers:
+        size += len(name) + len(value)  # names are ASCII
+    return size

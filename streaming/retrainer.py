@@ -10,11 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from engine.records import Acknowledgement, Alarm, Generation
-from streaming.config import Deciding, DecisionPointConfig
+from streaming.config import Deciding
 from streaming.holds import Holds
 from streaming.intake import parsed
 from streaming.log import Log
-from streaming.monitor import read_statistics
+from streaming.monitor import read_statistics, reward_range
 from streaming.topics import ACKNOWLEDGEMENTS, ALARMS, GENERATIONS
 from training.archive import ArchiveReader
 from training.disappointment import disappointment
@@ -129,11 +129,7 @@ class RetrainerRole:
         self._tag_again_ms = 0
         self._undo = undo
         self._undoing: tuple[str, subprocess.Popen[bytes]] | None = None
-        self._watched = {
-            name: point
-            for name, point in points.items()
-            if isinstance(point, DecisionPointConfig) and point.retraining.rollback.enabled
-        }
+        self._watched = {name: point for name, point in points.items() if point.retraining.rollback.enabled}
         self._judged_ms = 0
         self._entries: dict[str, list[Generation]] = {}
         self._again: dict[str, tuple[int, RetrainRequest]] = {}
@@ -202,7 +198,7 @@ class RetrainerRole:
         for name, point in self._watched.items():
             mine = [book for book in books if book.decision_point == name]
             entries = self._entries.get(name, [])
-            words = disappointment(entries, mine, point.retraining.rollback, point.reward.range)
+            words = disappointment(entries, mine, point.retraining.rollback, reward_range(point))
             if words is not None:
                 logger.warning("%s: rolling back: %s", name, words)
                 self._undoing = (name, self._undo(name))

@@ -11,6 +11,8 @@ from engine import __version__
 from engine.atomic_file import write_atomically
 from engine.config import UCRL2OracleConfig
 from engine.errors import ConfigError, LeewayError
+from engine.policy import Policy
+from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.store import RecommenderStore
 from engine.records import Generation
 from engine.store import PolicyStore
@@ -26,6 +28,7 @@ from streaming.topics import GENERATIONS
 from training.archive import ArchiveReader
 from training.generations import GenerationTable
 from training.job import ExitCode, Outcome, RetrainJob
+from training.learner_file import learner_path
 from training.pipeline import retrain
 from training.promotion import Floor
 from training.registry import Registry
@@ -129,9 +132,25 @@ def record_success(path: Path, name: str, outcome: Outcome) -> None:
         raise LeewayError(f"{path}: cannot be written ({error.strerror}); name another file with --textfile") from error
 
 
-def promotion_floor(config: Config, name: str, log: Log) -> Floor:
+def promotion_floor(config: Config, name: str, log: Log) -> Floor[Policy]:
     """Return where the policies of a decision point are kept."""
-    return Floor(name, config.data_dir, PolicyStore(config.policy_dir), open_registry(config), LogLedger(log))
+    store, registry = PolicyStore(config.policy_dir), open_registry(config)
+    return Floor(
+        name, config.data_dir, store, registry, LogLedger(log), lambda version: learner_path(store, name, version)
+    )
+
+
+def floor_of(config: Config, name: str, log: Log) -> Floor[Policy] | Floor[RecommenderPolicy]:
+    """Return where the policies of a decision point, or of a recommender, are kept."""
+    if name not in config.recommenders:
+        return promotion_floor(config, name, log)
+    # It brings what trains recommenders, which a decision point does not need.
+    from training.day_trainer import trainer_path
+
+    store, registry = RecommenderStore(config.policy_dir), open_registry(config)
+    return Floor(
+        name, config.data_dir, store, registry, LogLedger(log), lambda version: trainer_path(store.root / name, version)
+    )
 
 
 def generation_table(config: Config, name: str, log: Log) -> GenerationTable:

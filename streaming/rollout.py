@@ -49,6 +49,12 @@ def start(
     """Begin to try a version of the registry; 3: there is none, 4: the gate had refused it."""
     config = log_config(config_path)
     name = chosen_point(config, point)
+    mode_now = config.decision_points[name].mode
+    if mode_now != "online":
+        raise ConfigError(
+            f"decision_points.{name}.mode is {mode_now}, in which no policy acts: there is no champion to "
+            "try another one beside; set it to online"
+        )
     if unit and not isinstance(config.decision_points[name].context.get(unit), TextFeature):
         raise ConfigError(f"--unit {unit}: is no context feature of type text of {name}; declare it, or leave it out")
     from streaming.retraining import promotion_floor

@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 from prometheus_client import CollectorRegistry
 
+from engine.agreement import agreement
 from engine.config import Recommender, ServingConfig
 from engine.errors import SnapshotError
 from engine.policy import Policy, initial_policy
 from engine.recommender.policy import RecommenderPolicy, initial_recommender
 from engine.recommender.store import RecommenderStore
-from engine.records import Decision, fallback_name
+from engine.records import MODE_ONLINE, Decision, fallback_name
+from engine.sealed import SealedDecision
 from engine.serving.admin import AdminServicer
 from engine.serving.limits import Limits
+from engine.serving.load import Load
 from engine.serving.seams import Observer
 from engine.serving.server import Server
 from engine.serving.service import DecisionService
 from engine.serving.servicer import LeewayServicer
 from engine.serving.stages import BOUNDS, STAGES
-from engine.serving.tokens import Access
 from engine.serving.watcher import PolicyWatcher
 from engine.store import PolicyStore
 from monitoring.disk_metrics import DiskCollector
@@ -60,6 +62,7 @@ class MetricsObserver(Observer):
     def __init__(self, metrics: ServingMetrics) -> None:
         self._metrics = metrics
         self._requests = cache(metrics.requests.labels)
+        self._refused = cache(metrics.requests_refused.labels)
         self._durations = cache(metrics.decision_duration.labels)
         self._propensities = cache(metrics.propensity.labels)
         self._decisions = cache(lambda point, reason: metrics.decisions.labels(point, fallback_name(reason)))
@@ -77,11 +80,20 @@ class MetricsObserver(Observer):
         """Take a waiting time into the histogram."""
         self._durations(point).observe(seconds)
 
-    def decision(self, decision: Decision) -> None:
+    def decision(self, decision: Decision | SealedDecision) -> None:
         """Count a decision."""
         point = decision.decision_point
         self._decisions(point, decision.fallback).inc()
+        if isinstance(decision, SealedDecision):
+            self._propensities(point).observe(decision.propensity)
+            return
         self._propensities(point).observe(decision.probabilities[decision.chosen])
+        if decision.mode != MODE_ONLINE:
+            self._metrics.callers_decisions.labels(point).inc()
+            agreed = agreement(decision)
+            if agreed is not None:
+                self._metrics.apprentice_compared.labels(point).inc()
+                self._metrics.apprentice_agreed.labels(point).inc(agreed)
 
     def unrecorded(self, point: str) -> None:
         """Count a decision that is not in the log."""
@@ -99,15 +111,31 @@ class MetricsObserver(Observer):
         self._metrics.policy_learned.labels(point).set(learned)
         self._metrics.policy_created.labels(point).set(created_ms / 1_000.0)
 
+    def refused(self, method: str, reason: str) -> None:
+        """Count a call that was refused."""
+        self._refused(method, reason).inc()
+
+    def turned_away(self, method: str, reason: str) -> None:
+        """Count a call that was refused as it came."""
+        self._requests(method, "RESOURCE_EXHAUSTED").inc()
+        self._refused(method, reason).inc()
+
+    def degraded(self, method: str, step: str) -> None:
+        """Count a call that got less effort."""
+        self._metrics.requests_degraded.labels(method, step).inc()
+
     def load_error(self, point: str) -> None:
         """Count a policy that could not be loaded."""
         self._metrics.policy_load_errors.labels(point).inc()
 
 
 class ServingProcess:
-    """Everything that one serving process is made of, in the order in which it starts and stops."""
+    """Everything that one serving process is made of, in the order in which it starts and stops.
 
-    def __init__(self, config: Config, clock: Callable[[], int] = now_ms) -> None:
+    ``number`` says which of ``serving.processes`` it is, from 1.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], int] = now_ms, number: int = 1) -> None:
         self._config = config
         self._registry = CollectorRegistry()
         points = config.points()
@@ -115,7 +143,7 @@ class ServingProcess:
         metrics = ServingMetrics(self._registry, [*points, *lists])
         self._registry.register(DiskCollector(config.data_dir))
         observer = MetricsObserver(metrics)
-        self._log = open_serving_log(config, metrics, clock)
+        self._log = open_serving_log(config, metrics, clock, number)
         metrics.log_queue.set_function(lambda: self._log.recorder.depth)
         self._store = PolicyStore(config.policy_dir)
         self.service = DecisionService(
@@ -133,9 +161,13 @@ class ServingProcess:
         self._log.recall(config.serving.idempotency_cache, self._remember)
         admin = AdminServicer(self.service, self._store, self._log.insight, clock())
         servicer = LeewayServicer(self.service, config.serving, observer, clock)
+        metrics.requests_waiting.set_function(lambda: servicer.load.waiting)
         self._server = Server(config.serving, servicer, admin, [*points, *lists], observer, clock)
-        self._watcher = PolicyWatcher(self.service, self._store, observer, config.serving.swap_interval / 1_000.0)
-        self._http = _http_server(self.service, config.serving, observer, clock, self._server.access)
+        processes = config.serving.processes
+        # Not all at once: who swaps is busy with the new policy for a moment.
+        turn = (number - 1) / processes if processes > 1 else None
+        self._watcher = PolicyWatcher(self.service, self._store, observer, config.serving.swap_interval / 1_000.0, turn)
+        self._http = _http_server(self.service, config.serving, observer, clock, self._server, servicer.load)
         self.port = self.admin_port = self.health_port = 0
         self.metrics_port = 0
         #: Of the HTTP server; ``None``: there is none.
@@ -195,7 +227,8 @@ def _http_server(
     config: ServingConfig,
     observer: Observer,
     clock: Callable[[], int],
-    access: Callable[[], Access] | None,
+    server: Server,
+    load: Load,
 ) -> HttpServer | None:
     if config.http is None:
         return None
@@ -203,10 +236,11 @@ def _http_server(
     from engine.serving.http.app import HttpFace
     from engine.serving.http.server import HttpServer
 
-    return HttpServer(config.http, HttpFace(service, config, observer, clock, access), config.drain_grace / 1_000.0)
+    face = HttpFace(service, config, observer, clock, server.access, load, server.rates)
+    return HttpServer(config.http, face, config.drain_grace / 1_000.0, shared=config.processes > 1)
 
 
-def run(config: Config, ready: Callable[[ServingProcess], None]) -> None:
+def run(config: Config, ready: Callable[[ServingProcess], None], number: int = 1) -> None:
     """Serve until SIGTERM or SIGINT; a second signal leaves the drain's pause out."""
     stop, hurry = threading.Event(), threading.Event()
 
@@ -216,7 +250,7 @@ def run(config: Config, ready: Callable[[ServingProcess], None]) -> None:
     # Before anything slow: a signal during start-up must not kill half-way.
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
-    process = ServingProcess(config)
+    process = ServingProcess(config, number=number)
     process.start()
     ready(process)
     calm_collector()

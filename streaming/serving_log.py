@@ -1,4 +1,4 @@
-"""Where serving records: the embedded log, or a Kafka cluster behind a spool on the local disk."""
+"""Where serving records: the embedded log; or, behind a spool of each process, Kafka or a log that several share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from monitoring.metrics import ServingMetrics
 from streaming.config import Config, KafkaLogConfig
 from streaming.insight import LogInsight, tail
 from streaming.kafka import KafkaLog
+from streaming.log import Log
 from streaming.opening import declare, open_log
+from streaming.process_spools import Leftovers, left_spools, spool_bytes, spool_path
 from streaming.recorder import Limits, LogRecorder
 from streaming.shipping import Shipping
 from streaming.spool import Spool
@@ -56,13 +58,13 @@ class ServingLog(Protocol):
         """Write what waits, and close; ``hurry`` leaves out what can be done after the next start."""
 
 
-def open_serving_log(config: Config, metrics: ServingMetrics, clock: Callable[[], int]) -> ServingLog:
+def open_serving_log(config: Config, metrics: ServingMetrics, clock: Callable[[], int], number: int = 1) -> ServingLog:
     """Open the log that the configuration describes; ``LogError`` where a local file cannot be used.
 
-    ``clock`` tells milliseconds since 1970, for the age of what waits.
+    ``clock`` tells milliseconds since 1970, for the age of what waits; ``number`` which serving process it is.
     """
-    if isinstance(config.log, KafkaLogConfig):
-        return ClusterServing(config, config.log, metrics, clock)
+    if isinstance(config.log, KafkaLogConfig) or config.serving.processes > 1:
+        return SpooledServing(config, metrics, clock, number)
     return EmbeddedServing(config, metrics)
 
 
@@ -76,6 +78,7 @@ class EmbeddedServing:
         self.insight: Insight = LogInsight(self._log)
         at_once = config.serving.durability == "memory"
         self.recorder = LogRecorder(self._log, at_once=at_once, on_error=metrics.log_append_errors.inc)
+        self._leftovers = _leftovers(config, self._log)
 
     def recall(self, count: int, remember: Callable[[bytes], None]) -> None:
         """Hand over the last decisions of the log."""
@@ -85,36 +88,43 @@ class EmbeddedServing:
     def close(self, hurry: threading.Event) -> None:
         """Write what waits, and close."""
         self.recorder.close()
+        self._leftovers.close()
         self._log.close()
 
 
-class ClusterServing:
-    """Serving on Kafka, which may be away: also at the start, and at the end."""
+class SpooledServing:
+    """Serving on Kafka, which may be away: also at the start, and at the end. Or one process of several on a log.
 
-    answers_unrecorded = True
+    The embedded log takes one writer at a time, and no decision waits for the turn of another process: each has a spool
+    to itself. What that does not take is refused, as the log's refusal would be.
+    """
 
-    def __init__(self, config: Config, log: KafkaLogConfig, metrics: ServingMetrics, clock: Callable[[], int]) -> None:
+    def __init__(self, config: Config, metrics: ServingMetrics, clock: Callable[[], int], number: int) -> None:
+        log = config.log
+        on_kafka = isinstance(log, KafkaLogConfig)
+        self.answers_unrecorded = on_kafka
+        self._cluster: Log = KafkaLog(log) if isinstance(log, KafkaLogConfig) else open_log(config, needed={SERVING})
         durability = config.serving.durability
-        self._spool = Spool(config.spool_dir, max_bytes=log.spool_max_bytes, fsync=log.fsync)
-        self._cluster = KafkaLog(log)
+        self._spool = Spool(spool_path(config, number), max_bytes=spool_bytes(config), fsync=log.fsync)
         self._shipping = Shipping(
             self._spool,
             self._cluster,
-            lambda: declare(self._cluster, config),
+            lambda: declare(self._cluster, config, None if on_kafka else {SERVING}),
             patience_s=None if durability == "disk" else config.serving.broker_patience / 1_000.0,
             on_shipped=metrics.shipped.inc,
             on_error=metrics.shipping_errors.inc,
         )
         self.recorder = LogRecorder(
             self._shipping,
-            Limits(record_bytes=log.max_message_bytes),
+            Limits(record_bytes=log.max_message_bytes) if isinstance(log, KafkaLogConfig) else Limits(),
             at_once=durability == "memory",
             on_error=metrics.log_append_errors.inc,
         )
         self.insight: Insight = ClusterInsight(self._cluster, self._shipping)
+        self._leftovers = _leftovers(config, self._cluster) if number == 1 else None
         metrics.spool_records.set_function(lambda: self._spool.waiting)
         metrics.spool_bytes.set_function(self._spool.used_bytes)
-        metrics.spool_limit.set(log.spool_max_bytes)
+        metrics.spool_limit.set(spool_bytes(config))
         metrics.spool_age.set_function(lambda: _age_s(self._spool, clock))
 
     def recall(self, count: int, remember: Callable[[bytes], None]) -> None:
@@ -145,6 +155,8 @@ class ClusterServing:
         """Write what waits, ship for a while, and close; the rest is shipped after the next start."""
         self.recorder.close()
         self._shipping.close(PATIENCE_S, hurry)
+        if self._leftovers is not None:
+            self._leftovers.close()
         self._spool.close()
         self._cluster.close()
 
@@ -155,7 +167,7 @@ class ClusterInsight:
     Each question would hold one of the threads that answer decisions until it is given up.
     """
 
-    def __init__(self, cluster: KafkaLog, shipping: Shipping) -> None:
+    def __init__(self, cluster: Log, shipping: Shipping) -> None:
         self._insight = LogInsight(cluster)
         self._shipping = shipping
         self._asking = threading.Lock()
@@ -177,6 +189,17 @@ class ClusterInsight:
             return question()
         finally:
             self._asking.release()
+
+
+def _leftovers(config: Config, log: Log) -> Leftovers:
+    needed = None if isinstance(config.log, KafkaLogConfig) else {SERVING}
+    return Leftovers(
+        left_spools(config),
+        log,
+        lambda: declare(log, config, needed),
+        max_bytes=spool_bytes(config),
+        fsync=config.log.fsync,
+    )
 
 
 def _age_s(spool: Spool, clock: Callable[[], int]) -> float:

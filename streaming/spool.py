@@ -13,6 +13,7 @@ from pathlib import Path
 from engine.errors import LogError
 from streaming.embedded import EmbeddedLog
 from streaming.embedded_consumer import EmbeddedConsumer
+from streaming.embedded_file import explained, sound
 from streaming.log import Log, Message, Record, Topic, TopicPartition
 from streaming.topics import DECISIONS, SERVING, SHIPPING
 
@@ -112,6 +113,8 @@ class Spool:
         files = self._files
         try:
             records = files.consumer.poll(max_records)
+            with explained(self._directory, "read what waits"), sound():
+                restored = [_restored(record) for record in records]
         except LogError as error:
             self._survive(error, files)
             return []
@@ -120,7 +123,7 @@ class Spool:
                 return []  # they were moved aside meanwhile
             self._taken = len(records)
         self._removable_bytes += sum(len(record.value or b"") for record in records)
-        return [_restored(record) for record in records]
+        return restored
 
     def put_back(self) -> None:
         """Say that what was taken did not arrive: it is taken again."""

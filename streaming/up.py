@@ -61,10 +61,16 @@ def whereabouts(config: Config, role: str) -> dict[str, object] | None:
     return dict(facts)
 
 
-def hold_role(config: Config, role: str) -> None:
+def serving_role(number: int) -> str:
+    """Return the role of one serving process of several, counted from 1."""
+    return f"serve-{number}"
+
+
+def hold_role(config: Config, role: str) -> int:
     """Be the only process of a role on this data directory, until this process ends, however it ends.
 
-    Waits for one that is ending; raises ``ConfigError`` where one goes on.
+    Waits for one that is ending; raises ``ConfigError`` where one goes on. Returns the descriptor that holds it: who
+    closes it lets the role go.
     """
     path = run_file(config, role).with_suffix(".lock")
     try:
@@ -77,7 +83,7 @@ def hold_role(config: Config, role: str) -> None:
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
+            return descriptor
         except BlockingIOError:
             if time.monotonic() > end:
                 os.close(descriptor)
@@ -238,9 +244,23 @@ class Supervisor:
         In the order of their start; they are stopped in this order too.
     verbose
         Hand ``--verbose`` on.
+    together
+        Stop them all at once instead.
+    on_fall
+        Is told the name of each command that ended by itself.
     """
 
-    def __init__(self, config_path: Path, commands: Sequence[Command], *, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        config_path: Path,
+        commands: Sequence[Command],
+        *,
+        verbose: bool = False,
+        together: bool = False,
+        on_fall: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._together = together
+        self._on_fall = on_fall
         program = [sys.executable, "-m", "streaming.cli", *(["--verbose"] if verbose else [])]
         self._children = [
             Child(c.name, [*program, *c.arguments, "--config", str(config_path)], c.environment) for c in commands
@@ -285,6 +305,7 @@ class Supervisor:
         pause = min(0.5 * 2**child.failures, 10.0)
         child.failures += 1
         child.next_start = now + pause
+        self._on_fall(child.role)
         if code != FATAL:
             logger.error("%s ended with status %d; starting it again in %.1f s", child.role, code, pause)
         return code
@@ -300,15 +321,16 @@ class Supervisor:
         )
 
     def _end(self) -> None:
-        for child in self._children:
-            if child.process is None:
-                continue
-            child.process.terminate()
-            while child.process.poll() is None:
+        living = [child.process for child in self._children if child.process is not None]
+        for those in [living] if self._together else [[process] for process in living]:
+            for process in those:
+                process.terminate()
+            while those := [process for process in those if process.poll() is None]:
                 if self._hurry.is_set():
-                    child.process.send_signal(signal.SIGTERM)
+                    for process in those:
+                        process.send_signal(signal.SIGTERM)
                     self._hurry.clear()
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.process.wait(0.1)
+                    those[0].wait(0.1)
         os.close(self._hold)
         os.close(self._lifeline)

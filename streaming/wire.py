@@ -18,6 +18,7 @@ from functools import lru_cache
 from google.protobuf.message import DecodeError
 
 from engine.records import Decision, Outcome
+from engine.sealed import SealedDecision
 from streaming.log import Header, Message, Record
 from streaming.outcome_json import outcome_of_json
 from streaming.topics import DECISIONS, OUTCOMES
@@ -39,14 +40,18 @@ class UnreadableError(ValueError):
     """A record is not what its topic and headers promise; the text names what is wrong and what to send instead."""
 
 
-def message_of(record: Decision | Outcome) -> Message:
+def message_of(record: Decision | SealedDecision | Outcome) -> Message:
     """Return how a record goes to the log: key is the decision id, so that a decision and its outcomes meet."""
+    if isinstance(record, SealedDecision):
+        headers = _headers(_DECISION, record.decision_id, record.decision_point, record.time_ms)
+        return Message(DECISIONS, record.decision_id.encode(), record.data, record.time_ms, headers)
     decision_id, point, time_ms = record.decision_id, record.decision_point, record.time_ms
     if isinstance(record, Decision):
         topic, headers = DECISIONS, _headers(_DECISION, decision_id, point, time_ms)
     else:
         # Without an id, two outcomes of one time and value are one to the join, and so are their events.
-        outcome_id = record.outcome_id or f"{time_ms}:{record.value!r}{_place(record)}"
+        said = "activation" if record.activation else repr(record.value)
+        outcome_id = record.outcome_id or f"{time_ms}:{said}{_place(record)}"
         topic, headers = OUTCOMES, _headers(_OUTCOME, f"{decision_id}/{outcome_id}", point, time_ms)
     return Message(topic, decision_id.encode(), record.SerializeToString(), time_ms, headers)
 

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +57,17 @@ class Server:
 
 
 @contextlib.contextmanager
-def scraping(directory: Path, port: int, targets: Mapping[str, str]) -> Iterator[Server]:
-    """Run a Prometheus with the configuration and rules of ``deploy/``; each job scrapes one target, every second."""
+def scraping(directory: Path, port: int, targets: Mapping[str, str], rules: Sequence[Path] = RULES) -> Iterator[Server]:
+    """Run a Prometheus with the configuration of ``deploy/``, and its rules unless others are given, for a block.
+
+    Each job scrapes one target, every second; a target of another name is a job of its own.
+    """
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
-    config["rule_files"] = list(map(str, RULES))
-    for job in config["scrape_configs"]:
-        job["static_configs"] = [{"targets": [targets[job["job_name"]]]}]
+    config["rule_files"] = list(map(str, rules))
+    config["scrape_configs"] = [
+        {"job_name": name, "static_configs": [{"targets": [target]}]} for name, target in targets.items()
+    ]
     path = directory / "prometheus.yml"
     path.write_text(yaml.safe_dump(config))
     server = Server(f"http://127.0.0.1:{port}")

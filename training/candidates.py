@@ -11,15 +11,17 @@ import numpy as np
 
 from engine.oracles.calibrated import CalibratedOracle
 from engine.policy import Policy
-from training.config import LightGBMConfig, OracleName
-from training.damping import damped_point, mixed, row_weights
-from training.dataset import Dataset, Float64
+from training.cluster import fit_on_cluster
+from training.config import LOCAL, LightGBMConfig, OracleName
+from training.damping import damped_point, mixed, offered, row_weights, weighing_of
+from training.dataset import Float64
 from training.evaluation.target import policy_prediction
 from training.fit import FITTERS, Fitted, candidate
 from training.job import RetrainJob
 from training.resume import Plan
 from training.run_log import RunLog
 from training.search import search_lightgbm
+from training.stored import Feedbacks, StoredDataset
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Trained:
 
 
 def train_candidates(
-    job: RetrainJob, plan: Plan, train: Dataset, acting: Policy | None, generation: int, log: RunLog
+    job: RetrainJob, plan: Plan, train: Feedbacks, acting: Policy | None, generation: int, log: RunLog
 ) -> Iterator[Trained]:
     """Yield the candidates, one for each oracle that is configured.
 
@@ -76,19 +78,18 @@ def _one(
     job: RetrainJob,
     plan: Plan,
     fitter: OracleName,
-    parts: tuple[Dataset, Dataset | None],
+    parts: tuple[Feedbacks, Feedbacks | None],
     acting: Policy | None,
     generation: int,
     log: RunLog,
 ) -> tuple[Policy, Fitted]:
     fit_on, held = parts
     config, damping = job.config, job.config.damping
-    weights = row_weights(fit_on, damping, job.point.reward.range) if plan.damped else None
     settings = _searched(job, fit_on, log) if fitter == "lightgbm" and config.search.trials else config.lightgbm
-    fitted = FITTERS[fitter](fit_on, job.point, settings, config.seed, weights)
+    fitted = _fitted(job, plan, fitter, fit_on, settings)
     point = job.point
     if plan.damped:
-        available = np.add.reduceat(fit_on.available.astype(np.float64), fit_on.starts[:-1])
+        available = np.concatenate([offered(block) for block in fit_on.blocks()])
         point = damped_point(
             point,
             damping,
@@ -105,20 +106,31 @@ def _one(
     return policy, replace(fitted, learner=None) if still else fitted
 
 
-def _searched(job: RetrainJob, train: Dataset, log: RunLog) -> LightGBMConfig:
+def _fitted(job: RetrainJob, plan: Plan, fitter: OracleName, rows: Feedbacks, settings: LightGBMConfig) -> Fitted:
+    config, bounds = job.config, job.point.reward.range
+    if fitter == "lightgbm" and config.cluster != LOCAL:
+        assert isinstance(rows, StoredDataset)  # what is estimated, and so in memory, the configuration keeps from here
+        weighing = weighing_of(rows, config.damping, bounds) if plan.damped else None
+        oracle, vocabulary = fit_on_cluster(rows, job.point, settings, config.seed, weighing, config.cluster)
+        return Fitted(oracle, vocabulary, len(rows))
+    weights = row_weights(rows, config.damping, bounds) if plan.damped else None
+    return FITTERS[fitter](rows, job.point, settings, config.seed, weights)
+
+
+def _searched(job: RetrainJob, train: Feedbacks, log: RunLog) -> LightGBMConfig:
     config = job.config
     clock_ms = lambda: time.monotonic_ns() // 1_000_000  # noqa: E731
     return search_lightgbm(train, job.point, config.lightgbm, config.search, config.seed, clock_ms, log.trial)
 
 
-def _split(train: Dataset, share: float) -> tuple[Dataset, Dataset | None]:
+def _split(train: Feedbacks, share: float) -> tuple[Feedbacks, Feedbacks | None]:
     if not share:
         return train, None
     split = len(train) - max(1, math.ceil(len(train) * share))
-    return train.rows(slice(split)), train.rows(slice(split, None))
+    return train.part(0, split), train.part(split, len(train))
 
 
-def calibrated(policy: Policy, rows: Dataset) -> Policy:
+def calibrated(policy: Policy, rows: Feedbacks) -> Policy:
     """Return the policy with its oracle on the scale of the rewards of feedback that it has not seen.
 
     Least squares of the rewards on the scores of the actions taken. A slope that is not positive would turn the order
@@ -127,10 +139,13 @@ def calibrated(policy: Policy, rows: Dataset) -> Policy:
     """
     if policy.exploration.needs - {"rows"}:
         return policy
-    scores: Float64 = policy_prediction(policy, rows).mean[rows.chosen_flat]
+    scores: Float64 = np.concatenate(
+        [policy_prediction(policy, block).mean[block.chosen_flat] for block in rows.blocks()]
+    )
+    reward = rows.reward
     spread = float(((scores - scores.mean()) ** 2).sum())
-    slope = float((scores - scores.mean()) @ rows.reward) / spread if spread > 0.0 else 0.0
+    slope = float((scores - scores.mean()) @ reward) / spread if spread > 0.0 else 0.0
     if slope <= 0.0:
         return policy
-    intercept = float(rows.reward.mean() - slope * scores.mean())
+    intercept = float(reward.mean() - slope * scores.mean())
     return replace(policy, oracle=CalibratedOracle(policy.oracle, intercept, slope))

@@ -9,6 +9,9 @@ from pydantic import Field, field_validator, model_validator
 from engine.config import Milliseconds, Model
 from training.elbo_tds.config import ElboTdsConfig
 
+#: Of ``retraining.cluster``: this machine.
+LOCAL = "local"
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 #: ``configured``: what ``policy.oracle`` says.
 OracleName = Literal["configured", "linear", "lightgbm"]
@@ -17,7 +20,7 @@ RewardModelName = Literal["ridge", "configured", "lightgbm"]
 #: ``logged``: as they stand in the log, exact. The others estimate them from what was chosen.
 PropensityName = Literal["logged", "logistic", "lightgbm"]
 CalibrationName = Literal["temperature", "isotonic"]
-GateIntervalName = Literal["normal", "bootstrap", "empirical_bernstein", "anytime"]
+GateIntervalName = Literal["student", "bootstrap", "empirical_bernstein", "anytime"]
 
 
 class GateConfig(Model):
@@ -27,7 +30,7 @@ class GateConfig(Model):
     """
 
     interval: GateIntervalName = Field(
-        "normal", description="of the difference; anytime: the same feedback may be judged again every day"
+        "student", description="of the difference; anytime: the same feedback may be judged again every day"
     )
 
     margin: float = Field(
@@ -160,6 +163,7 @@ class ScheduleConfig(Model):
     retry_growth: float = Field(
         1.5, gt=1.0, allow_inf_nan=False, description="after a failed attempt, wait for this many times its feedbacks"
     )
+    rollback: RollbackConfig = RollbackConfig()
 
 
 class RetrainingConfig(ScheduleConfig):
@@ -177,8 +181,21 @@ class RetrainingConfig(ScheduleConfig):
     gate: GateConfig = GateConfig()
     damping: DampingConfig = DampingConfig()
     search: SearchConfig = SearchConfig()
-    rollback: RollbackConfig = RollbackConfig()
     lightgbm: LightGBMConfig = LightGBMConfig()
+    cluster: str = Field(
+        LOCAL,
+        pattern=r"^(local|(tcp|tls)://\S+)$",
+        description="where lightgbm is fitted: local, or the address of a Dask scheduler, such as tcp://10.0.0.5:8786",
+    )
+
+    @model_validator(mode="after")
+    def _on_a_cluster_as_logged(self) -> RetrainingConfig:
+        if self.cluster != LOCAL and self.propensities != "logged":
+            raise ValueError(
+                f"cluster is {self.cluster}, and propensities are estimated in the memory of one machine; set "
+                "propensities to logged, or cluster to local"
+            )
+        return self
 
     @model_validator(mode="after")
     def _balanced_is_calibrated(self) -> RetrainingConfig:

@@ -7,7 +7,7 @@ an ordinary policy, with its propensities as exact and its decisions as replayab
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from engine.policy import Policy
 from engine.records import generation_of
 from training.config import DampingConfig
 from training.dataset import Dataset, Float64
+from training.stored import Feedbacks
 
 #: A class is not weighed up by more than this.
 _MOST_BALANCE = 20.0
@@ -35,27 +36,70 @@ def generations_of(rows: Dataset) -> Float64:
     return np.fromiter((known[version] for version in rows.policy_version), np.float64, len(rows))
 
 
-def row_weights(rows: Dataset, config: DampingConfig, reward_range: tuple[float, float]) -> Float64:
+def row_weights(rows: Feedbacks, config: DampingConfig, reward_range: tuple[float, float]) -> Float64:
     """Return the weight of each feedback in fitting, shape (n,); their mean is 1.
 
     ``blend_decay`` to the power of how many generations ago, times ``1 / (K p)`` clipped at ``weight_cap``, times a
     factor that lets rewards above and below the middle of the range weigh alike.
     """
-    weights = np.ones(len(rows))
+    rule = weighing_of(rows, config, reward_range)
+    return np.concatenate([rule.weights(block) for block in rows.blocks()])
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """The rule by which feedback is weighed: what it takes from all rows stands in it, so that it holds for any part.
+
+    Attributes
+    ----------
+    config
+        What is weighed by.
+    newest
+        The newest generation.
+    middle
+        Of the reward's range.
+    factors
+        Of rewards up to the middle, and above it.
+    mean
+        Of the weights before they are divided by it.
+    """
+
+    config: DampingConfig
+    newest: float = 0.0
+    middle: float = 0.0
+    factors: tuple[float, float] = (1.0, 1.0)
+    mean: float = 1.0
+
+    def weights(self, rows: Dataset) -> Float64:
+        """Return the weight of each row, shape (n,)."""
+        weights = np.ones(len(rows))
+        if self.config.blend_decay < 1.0:
+            weights *= self.config.blend_decay ** (self.newest - generations_of(rows))
+        if self.config.weight_cap is not None:
+            weights *= np.minimum(1.0 / (offered(rows) * rows.propensity), self.config.weight_cap)
+        weights *= np.where(rows.reward > self.middle, self.factors[1], self.factors[0])
+        normalised: Float64 = weights / self.mean
+        return normalised
+
+
+def weighing_of(rows: Feedbacks, config: DampingConfig, reward_range: tuple[float, float]) -> Weighing:
+    """Return the rule that ``row_weights`` weighs some feedback by."""
+    rule = Weighing(config, middle=sum(reward_range) / 2.0)
     if config.blend_decay < 1.0:
-        acted = generations_of(rows)
-        weights *= config.blend_decay ** (acted.max() - acted)
-    if config.weight_cap is not None:
-        available = np.add.reduceat(rows.available.astype(np.float64), rows.starts[:-1])
-        weights *= np.minimum(1.0 / (available * rows.propensity), config.weight_cap)
+        rule = replace(rule, newest=max(float(generations_of(block).max()) for block in rows.blocks()))
     if config.balance_classes:
-        positive = rows.reward > sum(reward_range) / 2.0
-        share = float(weights[positive].sum() / weights.sum())
+        weights = np.concatenate([rule.weights(block) for block in rows.blocks()])
+        share = float(weights[rows.reward > rule.middle].sum() / weights.sum())
         if 0.0 < share < 1.0:
-            factors = np.where(positive, 0.5 / share, 0.5 / (1.0 - share))
-            weights *= np.minimum(factors, _MOST_BALANCE)
-    normalised: Float64 = weights / weights.mean()
-    return normalised
+            factors = min(0.5 / (1.0 - share), _MOST_BALANCE), min(0.5 / share, _MOST_BALANCE)
+            rule = replace(rule, factors=factors)
+    weights = np.concatenate([rule.weights(block) for block in rows.blocks()])
+    return replace(rule, mean=float(weights.mean()))
+
+
+def offered(rows: Dataset) -> Float64:
+    """Return the number of available actions of each decision, shape (n,)."""
+    return np.add.reduceat(rows.available.astype(np.float64), rows.starts[:-1])
 
 
 def damped_point(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
@@ -120,6 +122,38 @@ class Dataset:
             reward=self.reward[selected],
             defaulted=self.defaulted[selected],
         )
+
+    def chosen_codes(self) -> tuple[tuple[str, ...], Float32]:
+        """Return the chosen actions in the order of their first choice, and the place of each row's, from 1."""
+        chosen = self.chosen_actions()
+        vocabulary = tuple(dict.fromkeys(chosen))
+        code = {action: i for i, action in enumerate(vocabulary, start=1)}
+        return vocabulary, np.array([code[action] for action in chosen], dtype=np.float32)
+
+    def decision_ids(self) -> Any:
+        """Return the decision ids as a ``pyarrow`` array of large strings, shape (n,)."""
+        return pa.array(self.decision_id, pa.large_string())
+
+    def contexts(self) -> Iterator[Float32]:
+        """Yield the contexts of all rows, in one piece."""
+        yield self.context
+
+    def part(self, begin: int, end: int) -> Dataset:
+        """Return the rows from ``begin`` to ``end``."""
+        return self.rows(slice(begin, end))
+
+    def take(self, places: Int64) -> Dataset:
+        """Return some rows by their numbers."""
+        return self.rows(places)
+
+    def load(self) -> Dataset:
+        """Return the rows in memory: these."""
+        return self
+
+    def blocks(self, size: int = 65_536) -> Iterator[Dataset]:
+        """Yield the rows in their order, so many at a time."""
+        for begin in range(0, len(self), size):
+            yield self.rows(slice(begin, begin + size))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Dataset]) -> Dataset:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import lightgbm
 import numpy as np
@@ -13,8 +13,10 @@ from engine.oracles import Events, Learner, LightGBMOracle, LinearLearner, Oracl
 from engine.oracles.recursive_ridge import RecursiveRidgeLearner
 from engine.oracles.refitted import RefittedLearner
 from engine.policy import Policy
+from training.chosen_rows import ChosenRows
 from training.config import LightGBMConfig, OracleName
 from training.dataset import Dataset, Float64
+from training.stored import Feedbacks, StoredDataset
 
 _CHUNK = 16_384  # rows that the linear learner holds in float64 at once
 _THREADS = 2
@@ -43,7 +45,7 @@ class Fitted:
 
 
 def fit_linear(
-    train: Dataset, point: DecisionPoint, weights: Float64 | None = None
+    train: Feedbacks, point: DecisionPoint, weights: Float64 | None = None
 ) -> tuple[LinearLearner, tuple[str, ...]]:
     """Learn the per-action ridge regression of the decision point from scratch, in the order of time.
 
@@ -53,9 +55,8 @@ def fit_linear(
     learner = LinearLearner(
         train.width, ridge=settings.ridge, forgetting=settings.forgetting, max_actions=settings.max_actions
     )
-    for begin in range(0, len(train), _CHUNK):
-        part = train.rows(slice(begin, begin + _CHUNK))
-        mine = None if weights is None else weights[begin : begin + _CHUNK]
+    for number, part in enumerate(train.blocks(_CHUNK)):
+        mine = None if weights is None else weights[number * _CHUNK : (number + 1) * _CHUNK]
         learner.partial_fit(part.chosen_matrix(), part.chosen_actions(), part.reward, mine)
     return learner, tuple(learner.vocabulary)
 
@@ -74,21 +75,26 @@ def events_of(rows: Dataset, weights: Float64 | None = None) -> Events:
     )
 
 
-def fit_configured(train: Dataset, point: DecisionPoint, weights: Float64 | None = None) -> Learner:
+def learn(learner: Learner, rows: Feedbacks, weights: Float64 | None = None) -> None:
+    """Let a learner go on with feedback, in its order and a part of it at a time."""
+    for number, part in enumerate(rows.blocks(_CHUNK)):
+        mine = None if weights is None else weights[number * _CHUNK : (number + 1) * _CHUNK]
+        learn_events(learner, events_of(part, mine))
+
+
+def fit_configured(train: Feedbacks, point: DecisionPoint, weights: Float64 | None = None) -> Learner:
     """Learn as ``policy`` says (oracle, learning, memory), from scratch and in the order of time."""
     learner = make_learner(point)
     if isinstance(learner, RecursiveRidgeLearner):
         learner.fit_features(train.chosen_matrix(), train.reward)
-    for begin in range(0, len(train), _CHUNK):
-        chunk = slice(begin, begin + _CHUNK)
-        learn_events(learner, events_of(train.rows(chunk), None if weights is None else weights[chunk]))
+    learn(learner, train, weights)
     if isinstance(learner, RefittedLearner):
         learner.refit()
     return learner
 
 
 def fit_lightgbm(
-    train: Dataset,
+    train: Feedbacks,
     point: DecisionPoint,
     config: LightGBMConfig,
     seed: int,
@@ -98,17 +104,28 @@ def fit_lightgbm(
     """Fit boosted trees to the reward of the chosen actions; the last feature is the action's code, a category.
 
     Rewards of 0 and 1 are fitted by log loss, whose predictions are probabilities and so expected rewards;
-    any others by squared loss. The same rows, configuration and seed give the same model, byte for byte, on one
-    kind of machine.
+    any others by squared loss. Rows on disk are read in blocks, and never all in memory (see ``ChosenRows``). The same
+    rows, configuration and seed give the same model, byte for byte, on one kind of machine.
     """
-    vocabulary = tuple(dict.fromkeys(train.chosen_actions()))
-    code = {action: i for i, action in enumerate(vocabulary, start=1)}
-    codes = np.array([code[action] for action in train.chosen_actions()], dtype=np.float32)
-    rows = np.column_stack([train.chosen_matrix(), codes])
+    vocabulary, codes = train.chosen_codes()
+    rows: Any
+    if isinstance(train, StoredDataset):
+        rows = ChosenRows(train, codes)
+    else:
+        rows = np.column_stack([train.chosen_matrix(), codes])
+    reward = train.reward
+    params = tree_parameters(reward, point, config, seed) | {"num_threads": threads}
+    data = lightgbm.Dataset(rows, label=reward, weight=weights, categorical_feature=[train.width], params=params)
+    booster = lightgbm.train(params, data, num_boost_round=config.trees)
+    return LightGBMOracle(booster.model_to_string()), vocabulary
+
+
+def tree_parameters(reward: Float64, point: DecisionPoint, config: LightGBMConfig, seed: int) -> dict[str, object]:
+    """Return what LightGBM is told, but for the number of trees and of threads."""
     # Predictions must be in units of reward, and the log-loss model gives probabilities of a 1: right as it stands
     # on the range [0, 1] alone.
-    binary = point.reward.range == (0.0, 1.0) and bool(np.isin(train.reward, (0.0, 1.0)).all())
-    params: dict[str, object] = {
+    binary = point.reward.range == (0.0, 1.0) and bool(np.isin(reward, (0.0, 1.0)).all())
+    return {
         "objective": "binary" if binary else "regression",
         "num_leaves": config.leaves,
         "learning_rate": config.learning_rate,
@@ -120,32 +137,26 @@ def fit_lightgbm(
         "seed": seed,
         "deterministic": True,
         "force_row_wise": True,
-        "num_threads": threads,
         "verbosity": -1,
     }
-    data = lightgbm.Dataset(
-        rows, label=train.reward, weight=weights, categorical_feature=[rows.shape[1] - 1], params=params
-    )
-    booster = lightgbm.train(params, data, num_boost_round=config.trees)
-    return LightGBMOracle(booster.model_to_string()), vocabulary
 
 
 def _configured(
-    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
+    train: Feedbacks, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
 ) -> Fitted:
     learner = fit_configured(train, point, weights)
     return Fitted(learner.oracle(), tuple(learner.vocabulary), len(train), learner)
 
 
 def _linear(
-    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
+    train: Feedbacks, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
 ) -> Fitted:
     learner, vocabulary = fit_linear(train, point, weights)
     return Fitted(learner.oracle(), vocabulary, len(train), learner)
 
 
 def _lightgbm(
-    train: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
+    train: Feedbacks, point: DecisionPoint, config: LightGBMConfig, seed: int, weights: Float64 | None = None
 ) -> Fitted:
     oracle, vocabulary = fit_lightgbm(train, point, config, seed, weights)
     return Fitted(oracle, vocabulary, len(train))
@@ -156,7 +167,7 @@ class Fitter(Protocol):
 
     def __call__(
         self,
-        train: Dataset,
+        train: Feedbacks,
         point: DecisionPoint,
         config: LightGBMConfig,
         seed: int,

@@ -15,8 +15,9 @@ from training.evaluation import (
     Interval,
     IntervalMethod,
     SlateEstimator,
+    Student,
+    Support,
     difference,
-    mean_interval,
 )
 from training.evaluation.lists import ListEvaluation
 from training.evaluation.policy import PolicyEvaluation
@@ -76,7 +77,7 @@ class Verdict:
     checks: tuple[Check, ...]
     difference: Interval
     confidence: float
-    interval: str = "normal"
+    interval: str = Student.name
 
     @property
     def promoted(self) -> bool:
@@ -300,7 +301,8 @@ def judge_lists(
         The judge.
     """
     lists, confidence = candidate.lists, config.confidence
-    gain = mean_interval(estimator.contributions(lists) - estimator.contributions(champion.lists), confidence)
+    apart = estimator.contributions(lists) - estimator.contributions(champion.lists)
+    gain = Student().interval(apart, confidence, Support())
     n, size = len(lists), candidate.effective_sample_sizes[estimator.name]
     support, difference_ = _support(candidate, config), _better(gain, confidence, config)
     checks = (

@@ -130,6 +130,12 @@ class Outcome:
     registry_version: str | None = None
     done_before: bool = False
 
+    @property
+    def short(self) -> str:
+        """In a few words, for a list of runs."""
+        made = "" if self.generation is None else f" {self.generation.policy_version}"
+        return self.exit_code.name.lower().replace("_", " ") + made
+
     def report(self) -> dict[str, object]:
         """Return it as plain JSON values."""
         verdict, made = self.verdict, self.policy or self.recommender

@@ -22,7 +22,7 @@ from engine.config import Recommender, same_fields
 from engine.errors import SnapshotError
 from engine.recommender.catalogue import Catalogue
 from engine.recommender.policy import RecommenderPolicy
-from engine.recommender.store import RecommenderStore, read_recommender
+from engine.recommender.store import RecommenderStore
 from engine.records import Feedback, Generation
 from training.archive import ArchiveReader
 from training.archive.list_sessions import ListSessions
@@ -35,7 +35,8 @@ from training.gate import Verdict, judge_lists
 from training.job import ExitCode, Ledger, Outcome
 from training.list_run_log import ListRunLog
 from training.lock import exclusive
-from training.pipeline import VERSION_TAG, WORK_TAG, Hold, Progress, ledger_entry
+from training.pipeline import VERSION_TAG, WORK_TAG, Hold, Progress
+from training.reconcile import last_promoted, reconcile
 from training.registry import GENERATION_TAG, Registry
 
 
@@ -109,16 +110,16 @@ def retrain_lists(
         if held is not None:
             return Outcome(ExitCode.HELD, held)
         if not job.dry_run:
-            _reconcile(job.name, store, registry, ledger, progress)
+            reconcile(job.name, store=store, registry=registry, ledger=ledger, progress=progress)
         start_ms = now_ms - job.config.window if job.since_ms is None else job.since_ms
         window = _Window.read(archive, job.name, start_ms, now_ms)
         progress(f"extract: {len(window.time_ms)} lists of {job.name}")
         params, tags = _facts(job, window)
-        name = f"{job.name}-{job.reason}"
+        name = f"{job.name} {job.reason}"
         with ListRunLog.open(None if job.dry_run else registry, name, params, tags, now_ms) as log:
             run = _Run(job, window, archive, store, registry, ledger, trainer, now_ms, progress, hold, log)
             outcome = run.outcome()
-            log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
+            log.outcome(job.name, outcome)
         progress(outcome.words)
         return outcome
 
@@ -184,7 +185,7 @@ class _Run:
         learned = lists + (0 if known is None else known[2])
         candidate = RecommenderPolicy(
             job.name, job.recommender, trained.space, trained.model, job.catalogue,
-            self._next_generation(), 0, learned, self.now_ms,
+            last_promoted(self.ledger, job.name) + 1, 0, learned, self.now_ms,
         )  # fmt: skip
         evaluation, baseline, note, champion = self._evaluate(candidate, cut)
         verdict = judge_lists(evaluation, baseline, config.gate, SLATE_ESTIMATORS[config.estimator])
@@ -307,10 +308,6 @@ class _Run:
         for batch in self.archive.batches(self.job.name, cut, self.window.end_ms):
             yield from to_list_feedback(batch, self.job.recommender, self.job.name)
 
-    def _next_generation(self) -> int:
-        entries = self.ledger.generations(self.job.name)
-        return max((entry.generation for entry in entries if entry.promoted), default=0) + 1
-
     def _entry_of(
         self,
         candidate: RecommenderPolicy,
@@ -334,6 +331,7 @@ class _Run:
             verdict=words,
             run_id=self.log.run_id or "",
             estimate=evaluation.estimates[estimator].value,
+            estimate_error=evaluation.estimates[estimator].standard_error,
             champion_estimate=baseline.estimates[estimator].value,
             difference_low=verdict.difference.low,
             difference_high=verdict.difference.high,
@@ -384,16 +382,3 @@ def _facts(job: ListRetrainJob, window: _Window) -> tuple[dict[str, object], dic
         "code_version": job.code_version,
     }
     return params, tags
-
-
-def _reconcile(name: str, store: RecommenderStore, registry: Registry, ledger: Ledger, progress: Progress) -> None:
-    """Finish a promotion that a crash cut off between the alias and the ledger."""
-    champion = registry.champion(name)
-    if champion is None or GENERATION_TAG not in champion.tags:
-        return
-    entry = ledger_entry(champion.tags[GENERATION_TAG], champion.version)
-    last = max((e.generation for e in ledger.generations(name) if e.promoted), default=0)
-    if entry.generation > last:
-        store.save(registry.fetch(champion, read_recommender))
-        ledger.append(entry)
-        progress(f"finished the promotion of {entry.policy_version}, which had been cut off")

@@ -12,6 +12,7 @@ from engine.errors import RegistryError
 from training.archive.list_sessions import DAY_MS
 from training.day_trainer import DayScore
 from training.evaluation.lists import ListEvaluation
+from training.job import Outcome
 from training.registry import Registry
 
 
@@ -42,7 +43,7 @@ class ListRunLog:
         if registry is None:
             yield cls(None, None, now_ms)
             return
-        run_id = registry.start_run(f"{name}-{now_ms}", params=params, tags=tags)
+        run_id = registry.start_run(name, params=params, tags=tags)
         try:
             yield cls(registry, run_id, now_ms)
         except BaseException as error:
@@ -75,6 +76,12 @@ class ListRunLog:
             metrics[f"{name}/{estimator}_high"] = estimate.high
             metrics[f"{name}/{estimator}_effective_sample_size"] = estimate.effective_sample_size
         self._registry.log_metrics(self.run_id, metrics, time_ms=self._now_ms)
+
+    def outcome(self, name: str, outcome: Outcome) -> None:
+        """Name the run by what came of it, and say it."""
+        if self._registry is not None and self.run_id is not None:
+            self.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
+            self._registry.describe_run(self.run_id, f"{name} {outcome.short}", outcome.words)
 
     def tags(self, **tags: object) -> None:
         """Write tags."""

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from google.protobuf import json_format
 
 from engine.errors import SnapshotError
-from engine.features import Encoder, same_columns
-from engine.oracles import learn_events
+from engine.features import same_columns
 from engine.policy import OracleFailure, Policy
 from engine.records import Generation, GenerationStatistics, generation_of
 from engine.store import PolicyStore
@@ -27,20 +26,23 @@ from training import resume
 from training.archive import ArchiveReader
 from training.candidates import train_candidates
 from training.checks import faults
+from training.cluster import connected
+from training.config import LOCAL
 from training.dataset import Dataset
 from training.evaluation.policy import Feedback, PolicyEvaluation, evaluate_logging, evaluate_policy
 from training.evaluation.propensity import estimate_propensities
 from training.evaluation.reward_model import cross_fit
-from training.fit import Fitted, events_of
+from training.extract import extracted, keep_reference
+from training.fit import Fitted, learn
 from training.gate import Verdict, judge
 from training.job import ExitCode, Ledger, Outcome, RetrainJob
 from training.learner_file import learner_path, save_learner
 from training.lock import exclusive
-from training.planning import loader, make_plan
-from training.reference_file import freeze_reference, read_reference, reference_path
+from training.reconcile import last_promoted, reconcile
 from training.registry import GENERATION_TAG, Registry
 from training.resume import Plan
 from training.run_log import CHAMPION, RunLog
+from training.stored import Feedbacks, StoredDataset
 from training.window_quality import window_quality
 
 Progress = Callable[[str], None]
@@ -112,69 +114,31 @@ def retrain(
             return Outcome(ExitCode.HELD, held)
         if not job.dry_run:
             reconcile(job.name, store=store, registry=registry, ledger=ledger, progress=progress)
-        plan, dataset = _extract(job, archive, store, ledger, statistics, now_ms)
-        progress(f"extract: {len(dataset)} feedbacks of {job.name}")
-        try:
-            with RunLog.open(None if job.dry_run else registry, job, plan, len(dataset), archive.offsets()) as log:
-                plan = replace(plan, run_id=log.run_id or "")
-                if not job.dry_run:
-                    resume.keep(job, plan)
-                changes = drifts(plan.start_ms, plan.end_ms)
-                retraining = _Retraining(job, plan, dataset, changes, store, registry, ledger, progress, hold, log)
-                outcome = retraining.outcome()
-                log.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
-        except Exception:
-            # That run is over; what goes on with the plan has one of its own.
+        if job.config.cluster != LOCAL:
+            with connected(job.config.cluster):
+                progress(f"cluster: {job.config.cluster} answers")  # rather than to learn after minutes that it is gone
+        with extracted(job, archive, store, ledger, statistics, now_ms) as (plan, dataset):
+            progress(f"extract: {len(dataset)} feedbacks of {job.name}")
             if not job.dry_run:
-                resume.keep(job, replace(plan, run_id=""))
-            raise
+                keep_reference(job, dataset)
+            try:
+                with RunLog.open(None if job.dry_run else registry, job, plan, len(dataset), archive.offsets()) as log:
+                    plan = replace(plan, run_id=log.run_id or "")
+                    if not job.dry_run:
+                        resume.keep(job, plan)
+                    changes = drifts(plan.start_ms, plan.end_ms)
+                    retraining = _Retraining(job, plan, dataset, changes, store, registry, ledger, progress, hold, log)
+                    outcome = retraining.outcome()
+                    log.outcome(job.name, outcome)
+            except Exception:
+                # That run is over; what goes on with the plan has one of its own.
+                if not job.dry_run:
+                    resume.keep(job, replace(plan, run_id=""))
+                raise
         if not job.dry_run:
             resume.done(job)
         progress(outcome.words)
         return outcome
-
-
-def _extract(
-    job: RetrainJob,
-    archive: ArchiveReader,
-    store: PolicyStore,
-    ledger: Ledger,
-    statistics: Sequence[GenerationStatistics],
-    now_ms: int,
-) -> tuple[Plan, Dataset]:
-    """Return the plan, that of a retraining that was cut off if its feedback is as it was, and the feedback."""
-    plan = None if job.dry_run else resume.unfinished(job, now_ms)
-    if plan is not None:
-        dataset = archive.read(job.name, job.point, plan.start_ms, plan.end_ms, last=job.config.max_rows)
-        if dataset.digest() == plan.digest:
-            return plan, dataset
-    encoder = Encoder(job.point)
-    reference_file = reference_path(job.data_dir, job.name)
-    reference = read_reference(reference_file, encoder.context.width, encoder.action.width)
-    plan = make_plan(job, ledger.generations(job.name), statistics, loader(store, job), reference, now_ms)
-    dataset = archive.read(job.name, job.point, plan.start_ms, plan.end_ms, last=job.config.max_rows)
-    if reference is None and not job.dry_run:
-        freeze_reference(reference_file, dataset)
-    return replace(plan, digest=dataset.digest()), dataset
-
-
-def reconcile(
-    point: str, *, store: PolicyStore, registry: Registry, ledger: Ledger, progress: Progress = lambda words: None
-) -> Generation | None:
-    """Finish a promotion that a crash cut off between the alias and the ledger; return the entry written, if any.
-
-    A champion of an earlier generation than the ledger's last is a rollback, and stays as it is.
-    """
-    champion = registry.champion(point)
-    if champion is None or GENERATION_TAG not in champion.tags:
-        return None
-    entry = ledger_entry(champion.tags[GENERATION_TAG], champion.version)
-    if entry.generation <= last_promoted(ledger, point):
-        return None
-    store.save(registry.load(champion))
-    ledger.append(entry)
-    progress(f"finished the promotion of {entry.policy_version}, which had been cut off")
-    return entry
 
 
 @dataclass(frozen=True)
@@ -192,7 +156,7 @@ class _Retraining:
 
     job: RetrainJob
     plan: Plan
-    dataset: Dataset
+    dataset: StoredDataset
     drifts: int
     store: PolicyStore
     registry: Registry
@@ -220,7 +184,7 @@ class _Retraining:
             return done
 
         data = self._with_propensities()
-        train, held = data.rows(slice(rows - held_back)), data.rows(slice(rows - held_back, rows))
+        train, held = data.part(0, rows - held_back), data.part(rows - held_back, rows).load()
         self._step("split", f"{len(train)} to fit on, the newest {len(held)} held back")
         q_hat = cross_fit(held, self.job.point, model=config.reward_model, lightgbm=config.lightgbm, seed=config.seed)
         feedback = Feedback(held, q_hat, estimated=config.propensities != "logged")
@@ -231,7 +195,7 @@ class _Retraining:
         self.log.evaluations(evaluations)
         quality = window_quality(data, held, q_hat, self.job.point.reward.range, self.drifts)
 
-        self._step("gate", f"{len(candidates)} candidates against {acting}")
+        self._step("gate", f"{len(candidates)} candidates against {acting or 'the log'}")
         verdicts = {
             name: judge(
                 found.evaluation,
@@ -314,15 +278,14 @@ class _Retraining:
         """Whether generations oscillate, and nothing is done against it."""
         return self.plan.oscillating and not self.plan.damped
 
-    def _with_propensities(self) -> Dataset:
+    def _with_propensities(self) -> Feedbacks:
         """Return the window with the propensities that are configured: as logged, or estimated."""
         config = self.job.config
         if config.propensities == "logged":
             return self.dataset
-        estimated = estimate_propensities(
-            self.dataset, config.propensities, config.propensity_calibration, seed=config.seed
-        )
-        return replace(self.dataset, probabilities=estimated)
+        rows = self.dataset.load()
+        estimated = estimate_propensities(rows, config.propensities, config.propensity_calibration, seed=config.seed)
+        return replace(rows, probabilities=estimated)
 
     def _champion(self, held: Dataset) -> tuple[Policy | None, str]:
         """Return the policy that acted when the held-back part began, if it can be had, and its version."""
@@ -345,18 +308,20 @@ class _Retraining:
                 return evaluate_policy(champion, feedback), ""
             except OracleFailure as error:
                 why = f"its oracle failed: {error}"
+        elif not version:  # imported, from a log that names no policy
+            return evaluate_logging(feedback), " (compared with what was logged)"
         else:
             why = "its file is gone, or it has other features"
         return evaluate_logging(feedback), f" (compared with the policies that acted, not with {version}: {why})"
 
     def _candidates(
-        self, train: Dataset, feedback: Feedback, acting: Policy | None, generation: int
+        self, train: Feedbacks, feedback: Feedback, acting: Policy | None, generation: int
     ) -> dict[str, _Candidate]:
         found: dict[str, _Candidate] = {}
         self._step("fit", "damped, for the generations oscillate" if self.plan.damped else "from scratch")
         for trained in train_candidates(self.job, self.plan, train, acting, generation, self.log):
             policy = trained.policy
-            self.log.step("evaluate")
+            self._step("evaluate", f"{trained.name} {policy.version}, fitted on {trained.fitted.rows}")
             found[trained.name] = _Candidate(policy, trained.fitted, evaluate_policy(policy, feedback))
             estimate = found[trained.name].evaluation.estimates["dr"]
             self.progress(
@@ -402,7 +367,7 @@ class _Retraining:
             learner = best.fitted.learner
             if learner is not None:
                 # The policy stays as it was evaluated; what is learned next goes on from the end of the window.
-                learn_events(learner, events_of(held))
+                learn(learner, held)
                 save_learner(learner_path(self.store, name, policy.version), learner)
             self.store.save(policy)
         tags = {
@@ -426,20 +391,8 @@ class _Retraining:
         return version
 
 
-def ledger_entry(text: str, version: str) -> Generation:
-    """Return the entry of the ledger that a version's tag holds."""
-    entry = json_format.Parse(text, Generation())
-    entry.registry_version = version
-    return entry
-
-
 def _generation(version: str) -> int:
     try:
         return generation_of(version)
     except ValueError:
         return 0  # feedback that was logged by another system
-
-
-def last_promoted(ledger: Ledger, point: str) -> int:
-    """Return the number of the newest generation that was promoted; 0 before the first."""
-    return max((entry.generation for entry in ledger.generations(point) if entry.promoted), default=0)

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from training.dataset import Dataset
 from training.evaluation import Estimate, Interval, LoggedRows
 from training.evaluation.base import Float64
+from training.stored import Feedbacks
 
 _POINTS = 60  # of a curve over time
 _DECILES = 10
@@ -19,19 +19,20 @@ _LEAST = 1e-4  # probability on the axes of the overlap
 _CURVE = 500  # points of the curve of weights
 
 
-def reward_over_time(dataset: Dataset, held_back: int) -> Figure:
+def reward_over_time(dataset: Feedbacks, held_back: int) -> Figure:
     """Mean reward over the window in equal numbers of feedbacks; the held-back part is shaded."""
     figure, axes = _figure("Reward over the window", "decision time (hours since the first)", "mean reward")
-    hours = (dataset.time_ms - dataset.time_ms[0]) / 3_600_000
+    times, reward = dataset.time_ms, dataset.reward
+    hours = (times - times[0]) / 3_600_000
     parts = np.array_split(np.arange(len(dataset)), min(_POINTS, len(dataset)))
-    axes.plot([hours[part].mean() for part in parts], [dataset.reward[part].mean() for part in parts], marker=".")
+    axes.plot([hours[part].mean() for part in parts], [reward[part].mean() for part in parts], marker=".")
     if 0 < held_back <= len(dataset):
         axes.axvspan(hours[-held_back], hours[-1], alpha=0.15, label="held back")
         axes.legend()
     return figure
 
 
-def propensities(dataset: Dataset) -> Figure:
+def propensities(dataset: Feedbacks) -> Figure:
     """Histogram of the logged propensities: how much was explored."""
     figure, axes = _figure("Propensity of the action taken", "logged probability", "feedbacks")
     axes.hist(dataset.propensity, bins=40, range=(0.0, 1.0))

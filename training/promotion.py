@@ -7,22 +7,25 @@ oracle. What is written, and in which order, is what a retraining writes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from google.protobuf import json_format
 
 from engine.policy import Policy
+from engine.recommender.policy import RecommenderPolicy
 from engine.records import Generation
-from engine.store import PolicyStore
+from engine.store import SnapshotStore
 from training.job import ExitCode, Ledger
-from training.learner_file import learner_path
 from training.lock import exclusive
-from training.pipeline import Hold, last_promoted, reconcile
+from training.pipeline import Hold
+from training.reconcile import last_promoted, reconcile
 from training.registry import CHALLENGER, GENERATION_TAG, PREVIOUS, RegisteredVersion, Registry
 
 Kind = Literal["promote", "rollback"]
+P = TypeVar("P", Policy, RecommenderPolicy)
 
 
 @dataclass(frozen=True)
@@ -57,28 +60,31 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Floor:
-    """Where a decision point's policies are kept.
+class Floor(Generic[P]):
+    """Where the policies of a decision point or recommender are kept.
 
     Attributes
     ----------
     name
-        The decision point.
+        Its name.
     data_dir
         Where the lock file lies.
     store, registry, ledger
         Policies on disk, MLflow, and the generations.
+    state_path
+        Returns where that lies from which learning goes on behind a version.
     """
 
     name: str
     data_dir: Path
-    store: PolicyStore
+    store: SnapshotStore[P]
     registry: Registry
     ledger: Ledger
+    state_path: Callable[[str], Path]
 
 
 def promote(
-    floor: Floor,
+    floor: Floor[Any],
     now_ms: int,
     *,
     version: str | None = None,
@@ -113,7 +119,7 @@ class OnTrial:
     policy: Policy | None = None
 
 
-def on_trial(floor: Floor, *, version: str | None = None, force: bool = False) -> OnTrial:
+def on_trial(floor: Floor[Policy], *, version: str | None = None, force: bool = False) -> OnTrial:
     """Return a version of the registry, the challenger where none is named, as it would be tried.
 
     It is newer than all that were promoted: what a generation earned is kept under its number. One that the gate
@@ -132,13 +138,13 @@ def on_trial(floor: Floor, *, version: str | None = None, force: bool = False) -
     return OnTrial(ExitCode.PROMOTED, "", target.version, policy)
 
 
-def _wanted(floor: Floor, version: str | None) -> RegisteredVersion | None:
+def _wanted(floor: Floor[Any], version: str | None) -> RegisteredVersion | None:
     if version is None:
         return floor.registry.aliased(floor.name, CHALLENGER)
     return floor.registry.version(floor.name, version)
 
 
-def _missing(floor: Floor, version: str | None) -> Move:
+def _missing(floor: Floor[Any], version: str | None) -> Move:
     which = "challenger" if version is None else f"version {version}"
     return Move(ExitCode.NOT_ENOUGH_DATA, f"{floor.name} has no {which} in the registry; see: leeway generations")
 
@@ -150,7 +156,7 @@ def _refused(target: RegisteredVersion) -> Move:
 
 
 def rollback(
-    floor: Floor, now_ms: int, *, generation: int | None = None, why: str = "by hand", dry_run: bool = False
+    floor: Floor[Any], now_ms: int, *, generation: int | None = None, why: str = "by hand", dry_run: bool = False
 ) -> Move:
     """Make the champion before this one champion again, or the version of a generation that is named."""
     with exclusive(floor.data_dir / f"retrain-{floor.name}.lock") as mine:
@@ -168,24 +174,24 @@ def rollback(
         return _move(floor, target, "rollback", f"rolled back {why}", now_ms, dry_run)
 
 
-def _locked(floor: Floor) -> Move:
+def _locked(floor: Floor[Any]) -> Move:
     return Move(ExitCode.LOCKED, f"a retraining of {floor.name} is under way; try again when it is done")
 
 
-def _move(floor: Floor, target: RegisteredVersion, kind: Kind, words: str, now_ms: int, dry_run: bool) -> Move:
+def _move(floor: Floor[Any], target: RegisteredVersion, kind: Kind, words: str, now_ms: int, dry_run: bool) -> Move:
     if not dry_run:
         reconcile(floor.name, store=floor.store, registry=floor.registry, ledger=floor.ledger)
     champion = floor.registry.champion(floor.name)
     if champion is not None and champion.version == target.version:
         return Move(ExitCode.PROMOTED, f"nothing to do: version {target.version} is champion", target.version)
-    served = floor.registry.load(target)
+    served = floor.registry.fetch(target, floor.store.read)
     last = last_promoted(floor.ledger, floor.name)
     policy = served if served.generation > last else replace(served, generation=last + 1, update=0, created_ms=now_ms)
     before = _entry_of(target)
     entry = Generation()
     entry.CopyFrom(before)
     entry.decision_point, entry.generation, entry.policy_version = floor.name, policy.generation, policy.version
-    entry.oracle, entry.trained_ms, entry.reason, entry.promoted = policy.oracle.kind, now_ms, kind, True
+    entry.oracle, entry.trained_ms, entry.reason, entry.promoted = target.tags.get("oracle", ""), now_ms, kind, True
     entry.run_id = target.run_id
     entry.verdict = f"{words}: version {target.version}, {served.version}"
     if policy is served:
@@ -196,14 +202,14 @@ def _move(floor: Floor, target: RegisteredVersion, kind: Kind, words: str, now_m
     if dry_run:
         return Move(ExitCode.PROMOTED, said, target.version, entry)
 
-    old, new = (learner_path(floor.store, floor.name, each.version) for each in (served, policy))
+    old, new = floor.state_path(served.version), floor.state_path(policy.version)
     if old != new and old.exists():
         shutil.copyfile(old, new)
     floor.store.save(policy)
     tags = {
         "policy_version": policy.version,
         "generation": policy.generation,
-        "oracle": policy.oracle.kind,
+        "oracle": entry.oracle,
         "gate": target.tags.get("gate", ""),
         "verdict": entry.verdict,
         GENERATION_TAG: json_format.MessageToJson(entry, indent=None),

@@ -12,6 +12,7 @@ from engine.atomic_file import write_atomically
 from engine.errors import SnapshotError
 from training.dataset import Dataset
 from training.generations import REFERENCE, reference_set
+from training.stored import Feedbacks
 
 
 def reference_path(data_dir: Path, point: str) -> Path:
@@ -37,7 +38,7 @@ def read_reference(path: Path, context_width: int, action_width: int) -> Dataset
     return found if fits and len(found) else None
 
 
-def freeze_reference(path: Path, rows: Dataset) -> None:
+def freeze_reference(path: Path, rows: Feedbacks) -> None:
     """Choose the reference set from feedback and write it; nothing is written where there is too little of it.
 
     Raises ``SnapshotError`` when the disk refuses.

@@ -143,6 +143,12 @@ class Registry:
                 run_id, tags=[mlflow.entities.RunTag(key, str(value)) for key, value in tags.items()]
             )
 
+    def describe_run(self, run_id: str, name: str, words: str) -> None:
+        """Name a run and say what came of it, where MLflow's pages show that."""
+        with self._asking(f"describe run {run_id}"):
+            self._client.update_run(run_id, name=name)
+            self._client.set_tag(run_id, "mlflow.note.content", words)
+
     def end_run(self, run_id: str, status: Literal["FINISHED", "FAILED"]) -> None:
         """Close a run."""
         with self._asking(f"end run {run_id}"):
@@ -155,7 +161,7 @@ class Registry:
     ) -> RegisteredVersion:
         """Return the version that holds this policy, made now unless one with its digest is already there.
 
-        The tags are written in either case.
+        The tags are written in either case; the tag ``verdict`` is also the description of a version made now.
         """
         texts = {key: str(value) for key, value in tags.items()} | {DIGEST_TAG: policy.digest()}
         found = self.find(policy.name, DIGEST_TAG, policy.digest())
@@ -248,13 +254,20 @@ class Registry:
             self._client.log_model_artifacts(model.model_id, str(Path(directory) / "model"))
         self._client.finalize_logged_model(model.model_id, "READY")
         try:
-            self._client.create_registered_model(name)
+            self._client.create_registered_model(
+                name, description=f"Policies of {policy.name}, as training made them; the one named champion acts."
+            )
         except mlflow.exceptions.MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         # The artefacts' place, not models:/<id>: the latter is resolved through MLflow's global tracking URI.
         created = self._client.create_model_version(
-            name, source=model.artifact_location, run_id=run_id, tags=dict(tags), model_id=model.model_id
+            name,
+            source=model.artifact_location,
+            run_id=run_id,
+            tags=dict(tags),
+            model_id=model.model_id,
+            description=tags.get("verdict"),
         )
         return _version(created)
 

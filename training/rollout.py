@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.config import Challenger
-from engine.records import FALLBACK_REASON_CLIENT, Feedback
+from engine.records import Feedback, policy_acted
 from monitoring.confidence_sequence import TUNED_FOR, asymptotic_radius, radius
 
 Verdict = Literal["better", "worse", "undecided"]
@@ -69,10 +69,11 @@ class Comparison:
     def update(self, feedback: Feedback) -> None:
         """Take in one feedback; those from before the trial, and of shadows other than this one, do not count.
 
-        Nor do those of decisions that a client made by itself: neither policy had a part in them.
+        Nor do those of decisions that a client made by itself, or in which the caller's own choice acted: neither
+        policy had a part in them.
         """
         decision = feedback.decision
-        if decision.time_ms < self.terms.started_ms or decision.fallback == FALLBACK_REASON_CLIENT:
+        if decision.time_ms < self.terms.started_ms or not policy_acted(decision):
             return
         if self.terms.mode == "canary":
             mine = decision.policy_version == self.terms.version

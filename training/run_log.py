@@ -15,13 +15,14 @@ from engine.config import DecisionPoint
 from engine.errors import RegistryError
 from training import plots
 from training.config import LightGBMConfig
-from training.dataset import Dataset
+from training.dataset import Float64
 from training.evaluation.policy import PolicyEvaluation
 from training.gate import Verdict
 from training.gate_report import gate_report
-from training.job import RetrainJob
+from training.job import Outcome, RetrainJob
 from training.registry import Registry
 from training.resume import Plan
+from training.stored import Feedbacks
 from training.window_quality import WindowQuality
 
 CHAMPION = "champion"
@@ -70,7 +71,7 @@ class RunLog:
             registry.set_run_tags(run_id, {"resumed": True})
         else:
             run_id = registry.start_run(
-                f"{job.name}-{job.reason}-{now_ms}",
+                f"{job.name} {job.reason}",
                 params=_parameters(job),
                 tags={
                     "decision_point": job.name,
@@ -96,19 +97,19 @@ class RunLog:
             raise
         registry.end_run(run_id, "FINISHED")
 
-    def data(self, dataset: Dataset, held_back: int, point: DecisionPoint) -> None:
+    def data(self, dataset: Feedbacks, held_back: int, point: DecisionPoint) -> None:
         """Write what the feedback was like."""
         if self._registry is None or self.run_id is None or len(dataset) == 0:
             return
         middle = sum(point.reward.range) / 2
-        p = dataset.probabilities
-        entropy = -float(np.sum(p * np.log(p, out=np.zeros_like(p), where=p > 0.0))) / len(dataset)
+        entropy = sum(_entropy(block.probabilities) for block in dataset.blocks()) / len(dataset)
+        reward = dataset.reward
         metrics = {
             "logged/rows": len(dataset),
             "logged/held_back": held_back,
-            "logged/mean_reward": float(dataset.reward.mean()),
-            "logged/reward_deviation": float(dataset.reward.std()),
-            "logged/positives": float((dataset.reward > middle).mean()),
+            "logged/mean_reward": float(reward.mean()),
+            "logged/reward_deviation": float(reward.std()),
+            "logged/positives": float((reward > middle).mean()),
             "logged/defaulted": float(dataset.defaulted.mean()),
             "logged/action_entropy": entropy,
             "logged/min_propensity": float(dataset.propensity.min()),
@@ -202,10 +203,20 @@ class RunLog:
         self._registry.log_metrics(child, {"search/loss": loss}, time_ms=self._now_ms)
         self._registry.end_run(child, "FINISHED")
 
+    def outcome(self, name: str, outcome: Outcome) -> None:
+        """Name the run by what came of it, and say it."""
+        if self._registry is not None and self.run_id is not None:
+            self.tags(outcome=outcome.exit_code.name.lower(), words=outcome.words)
+            self._registry.describe_run(self.run_id, f"{name} {outcome.short}", outcome.words)
+
     def tags(self, **tags: object) -> None:
         """Write tags."""
         if self._registry is not None and self.run_id is not None:
             self._registry.set_run_tags(self.run_id, tags)
+
+
+def _entropy(p: Float64) -> float:
+    return -float(np.sum(p * np.log(p, out=np.zeros_like(p), where=p > 0.0)))
 
 
 def _parameters(job: RetrainJob) -> dict[str, object]:
@@ -218,6 +229,7 @@ def _parameters(job: RetrainJob) -> dict[str, object]:
         "max_rows": config.max_rows,
         "seed": config.seed,
         "calibration_share": config.calibration_share,
+        "cluster": config.cluster,
         **{f"damping.{key}": value for key, value in config.damping.model_dump().items()},
         **{f"search.{key}": value for key, value in config.search.model_dump().items()},
         **{f"gate.{key}": value for key, value in config.gate.model_dump().items()},

@@ -10,15 +10,15 @@ import numpy as np
 
 from engine.config import DecisionPoint
 from training.config import LightGBMConfig, SearchConfig
-from training.dataset import Dataset
 from training.fit import fit_lightgbm
+from training.stored import Feedbacks
 
 #: Told of every trial: its settings and its loss.
 Tell = Callable[[LightGBMConfig, float], None]
 
 
 def search_lightgbm(
-    train: Dataset,
+    train: Feedbacks,
     point: DecisionPoint,
     first: LightGBMConfig,
     config: SearchConfig,
@@ -48,7 +48,7 @@ def search_lightgbm(
         Is told of every trial.
     """
     split = len(train) - max(1, int(len(train) * config.share))
-    older, newer = train.rows(slice(split)), train.rows(slice(split, None))
+    older, newer = train.part(0, split), train.part(split, len(train))
     rng = np.random.default_rng(seed)
     until_ms = clock_ms() + config.budget
     best, least = first, _loss(older, newer, point, first, seed)
@@ -69,8 +69,9 @@ def search_lightgbm(
     return best
 
 
-def _loss(older: Dataset, newer: Dataset, point: DecisionPoint, config: LightGBMConfig, seed: int) -> float:
+def _loss(older: Feedbacks, newer: Feedbacks, point: DecisionPoint, config: LightGBMConfig, seed: int) -> float:
     oracle, vocabulary = fit_lightgbm(older, point, config, seed)
-    chosen = newer.codes(vocabulary)[newer.chosen_flat]
-    expected = oracle.predict(newer.chosen_matrix(), chosen)
+    expected = np.concatenate(
+        [oracle.predict(b.chosen_matrix(), b.codes(vocabulary)[b.chosen_flat]) for b in newer.blocks()]
+    )
     return float(((expected - newer.reward) ** 2).mean())

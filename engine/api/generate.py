@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 ROOT = Path(__file__).parent
-PROTOS = ("records", "service", "admin")
+PROTOS = ("records", "service", "parts", "admin")
 
 
 def generate(target: Path) -> list[Path]:
@@ -45,7 +45,7 @@ def generate(target: Path) -> list[Path]:
         raise RuntimeError("protoc failed; its messages are above")
     written = sorted((target / "leeway" / "v1").glob("*_pb2*.py*"))
     for path in written:
-        if path.name.startswith("records_pb2_grpc"):
+        if path.name.startswith(("records_pb2_grpc", "parts_pb2_grpc")):
             path.unlink()  # no service in it
             continue
         # protoc names modules by the proto path; ours live below engine.api.

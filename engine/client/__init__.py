@@ -7,6 +7,7 @@ from engine.client.blocking import LeewayClient
 from engine.client.fallback import Fallback
 from engine.client.messages import (
     Candidate,
+    Choice,
     Decided,
     Plain,
     Recommended,
@@ -24,6 +25,7 @@ __all__ = [
     "AsyncClient",
     "AsyncReporter",
     "Candidate",
+    "Choice",
     "Decided",
     "Fallback",
     "LeewayClient",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -14,7 +15,7 @@ import grpc
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
 from engine.channel import open_async_channel
-from engine.client.connection import OPTIONS, target_of
+from engine.client.connection import options_of, target_of
 from engine.client.courier import Answers, AsyncCourier
 from engine.client.delivery import Delivery
 from engine.client.fallback import (
@@ -31,10 +32,12 @@ from engine.client.fallback import (
 )
 from engine.client.messages import (
     Candidate,
+    Choice,
     Decided,
     Plain,
     Recommended,
     Refused,
+    activate_request,
     decide_request,
     decided,
     decided_items,
@@ -68,17 +71,26 @@ class AsyncClient:
         channel: grpc.aio.Channel | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        channels: int = 1,
     ) -> None:
         self._patience = Patience(timeout_s, retry_s, deadline_s)
-        if channel is None:
-            channel = open_async_channel(target_of(target), OPTIONS, credentials=credentials, token=token)
-        self._channel = channel
-        self._stub = service_pb2_grpc.LeewayStub(self._channel)
+        if channel is not None and channels > 1:
+            raise ValueError("a channel is given, and channels of the client's own are asked for; choose one")
+        self._channels = [channel] if channel is not None else []
+        while len(self._channels) < channels:
+            options = options_of(channels)
+            self._channels.append(open_async_channel(target_of(target), options, credentials=credentials, token=token))
+        self._stubs = itertools.cycle([service_pb2_grpc.LeewayStub(one) for one in self._channels])
         self._local: LocalDecisions | None = None
         if fallback is not None:
             self._local = LocalDecisions(fallback)
             delivery = Delivery(self._local.outbox, HANDED_IN, refused_decision, random.random)
             self._courier = AsyncCourier(delivery, self._hand_in, HAND_IN_LINGER_S)
+
+    @property
+    def _stub(self) -> service_pb2_grpc.LeewayAsyncStub:
+        """The stub of the channel whose turn it is."""
+        return next(self._stubs)
 
     async def decide(
         self,
@@ -89,9 +101,11 @@ class AsyncClient:
         *,
         deadline_s: float | None = None,
         fallback_vector: Sequence[float] | None = None,
+        choice: Choice | None = None,
+        defer_activation: bool = False,
     ) -> Decided:
         """Ask for one decision; see :meth:`LeewayClient.decide`."""
-        request = decide_request(point, context, actions, decision_id)
+        request = decide_request(point, context, actions, decision_id, choice, defer_activation=defer_activation)
         local = self._local
         if local is None:
             no_vector(fallback_vector)
@@ -153,6 +167,13 @@ class AsyncClient:
         )
         return (await self._call(self._stub.Report, request, deadline_s)).outcome_id
 
+    async def activate(
+        self, decision_id: str, *, point: str = "", time_ms: int = 0, deadline_s: float | None = None
+    ) -> None:
+        """Say that a deferred decision is acted on; see :meth:`LeewayClient.activate`."""
+        request = activate_request(decision_id, point=point, time_ms=time_ms)
+        await self._call(self._stub.Activate, request, deadline_s)
+
     async def report_batch(
         self, requests: Iterable[service_pb2.ReportRequest], *, deadline_s: float | None = None
     ) -> list[str | Refused]:
@@ -196,7 +217,8 @@ class AsyncClient:
             await self._courier.close(timeout_s)
             if left := self._local.left():
                 logger.warning("%s", left)
-        await self._channel.close(None)
+        for channel in self._channels:
+            await channel.close(None)
         if self._local is not None:
             self._local.outbox.close()
 

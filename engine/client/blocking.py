@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 import time
@@ -13,7 +14,7 @@ import grpc
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
 from engine.channel import open_channel
-from engine.client.connection import OPTIONS, target_of
+from engine.client.connection import options_of, target_of
 from engine.client.courier import Answers, Courier
 from engine.client.delivery import Delivery
 from engine.client.fallback import (
@@ -30,10 +31,12 @@ from engine.client.fallback import (
 )
 from engine.client.messages import (
     Candidate,
+    Choice,
     Decided,
     Plain,
     Recommended,
     Refused,
+    activate_request,
     decide_request,
     decided,
     decided_items,
@@ -76,6 +79,9 @@ class LeewayClient:
         For TLS, as ``engine.channel.tls_credentials`` makes them; ``None``: plain text.
     token
         Sent with each call.
+    channels
+        Connections to each server, which calls take in turn. A server of several processes needs several to have work
+        for all of them, for each connection stays with one. All attempts of a call have the same one.
     """
 
     def __init__(
@@ -89,17 +95,26 @@ class LeewayClient:
         channel: grpc.Channel | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
+        channels: int = 1,
     ) -> None:
         self._patience = Patience(timeout_s, retry_s, deadline_s)
-        if channel is None:
-            channel = open_channel(target_of(target), OPTIONS, credentials=credentials, token=token)
-        self._channel = channel
-        self._stub = service_pb2_grpc.LeewayStub(self._channel)
+        if channel is not None and channels > 1:
+            raise ValueError("a channel is given, and channels of the client's own are asked for; choose one")
+        self._channels = [channel] if channel is not None else []
+        while len(self._channels) < channels:
+            options = options_of(channels)
+            self._channels.append(open_channel(target_of(target), options, credentials=credentials, token=token))
+        self._stubs = itertools.cycle([service_pb2_grpc.LeewayStub(one) for one in self._channels])
         self._local: LocalDecisions | None = None
         if fallback is not None:
             self._local = LocalDecisions(fallback)
             delivery = Delivery(self._local.outbox, HANDED_IN, refused_decision, random.random)
             self._courier = Courier(delivery, self._hand_in, HAND_IN_LINGER_S)
+
+    @property
+    def _stub(self) -> service_pb2_grpc.LeewayStub:
+        """The stub of the channel whose turn it is."""
+        return next(self._stubs)
 
     def decide(
         self,
@@ -110,6 +125,8 @@ class LeewayClient:
         *,
         deadline_s: float | None = None,
         fallback_vector: Sequence[float] | None = None,
+        choice: Choice | None = None,
+        defer_activation: bool = False,
     ) -> Decided:
         """Ask for one decision; raises ``grpc.RpcError`` with the server's reason.
 
@@ -128,8 +145,13 @@ class LeewayClient:
             Deadline of this call with all its attempts.
         fallback_vector
             What to draw from if no server can be reached, in the order of the actions; default: as ``fallback`` says.
+        choice
+            What the caller does by itself: it acts where the decision point's mode is ``logging_only``, and, unless
+            ``fallback_vector`` is given, where the client has a fallback and no server can be reached.
+        defer_activation
+            Learn nothing from the decision unless :meth:`activate` says, within its reward window, that it is acted on.
         """
-        request = decide_request(point, context, actions, decision_id)
+        request = decide_request(point, context, actions, decision_id, choice, defer_activation=defer_activation)
         local = self._local
         if local is None:
             no_vector(fallback_vector)
@@ -212,6 +234,11 @@ class LeewayClient:
         )
         return self._call(self._stub.Report, request, deadline_s).outcome_id
 
+    def activate(self, decision_id: str, *, point: str = "", time_ms: int = 0, deadline_s: float | None = None) -> None:
+        """Say that a decision asked for with ``defer_activation`` is acted on: only then it is learned from."""
+        request = activate_request(decision_id, point=point, time_ms=time_ms)
+        self._call(self._stub.Activate, request, deadline_s)
+
     def report_batch(
         self, requests: Iterable[service_pb2.ReportRequest], *, deadline_s: float | None = None
     ) -> list[str | Refused]:
@@ -258,7 +285,8 @@ class LeewayClient:
             self._courier.close(timeout_s)
             if left := self._local.left():
                 logger.warning("%s", left)
-        self._channel.close()
+        for channel in self._channels:
+            channel.close()
         if self._local is not None:
             self._local.outbox.close()
 

@@ -18,6 +18,16 @@ OPTIONS: tuple[tuple[str, int | str], ...] = (
 )
 
 
+def options_of(channels: int) -> tuple[tuple[str, int | str], ...]:
+    """Return the options of each of a client's channels; raises ``ValueError`` for less than one.
+
+    Channels of one process with the same target and options share a connection, unless each has subchannels to itself.
+    """
+    if channels < 1:
+        raise ValueError(f"channels is {channels}; a client needs at least 1")
+    return OPTIONS if channels == 1 else (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+
+
 def target_of(addresses: str | Sequence[str]) -> str:
     """Return the target of a channel.
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 
 from engine.api.leeway.v1.service_pb2 import ClientDecision, DecideRequest, RecordRequest
+from engine.choice import stated_choice
 from engine.client.messages import Decided, Refused
 from engine.client.outbox import Outbox, OutboxFull
 from engine.records import FALLBACK_REASON_CLIENT, fallback_name
@@ -107,19 +108,26 @@ class LocalDecisions:
         request
             What was asked.
         vector
-            The probability of each action; ``None``: as the fallback says.
+            The probability of each action; ``None``: the choice that the request states acts, or else it is drawn as
+            the fallback says.
         error
             Why no server has answered.
         now_ms
             Time of the decision.
         """
         detail = f"{error.code().name}: {error.details()}"
-        chosen_from, trouble = self._checked(request, vector)
-        made = ClientDecision(
-            request=request, probabilities=chosen_from, salt=SALT, time_ms=now_ms, detail=f"{trouble}{detail}"[:1_000]
-        )
+        made = ClientDecision(request=request, time_ms=now_ms)
         made.request.decision_id = local_id(request.decision_id)
-        made.chosen = draw(made.request.decision_id, SALT, chosen_from)
+        if vector is None and request.HasField("choice"):
+            chosen, chosen_from = stated_choice(request, [not action.excluded for action in request.actions])
+            trouble = ""
+        else:
+            chosen_from, trouble = self._checked(request, vector)
+            made.salt = SALT
+            chosen = draw(made.request.decision_id, SALT, chosen_from)
+        made.chosen = chosen
+        made.probabilities.extend(chosen_from)
+        made.detail = f"{trouble}{detail}"[:1_000]
         answer = Decided(
             decision_id=made.request.decision_id,
             action=request.actions[made.chosen].id,

@@ -25,6 +25,14 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """What a caller does by itself, where its own choice acts: the index of the action, and what it was drawn from."""
+
+    index: int
+    probabilities: Sequence[float] = ()  # in the order of the actions; empty: it was not drawn
+
+
+@dataclass(frozen=True, slots=True)
 class Decided:
     """An answer: the action, how likely it was, and where it comes from."""
 
@@ -95,6 +103,9 @@ def decide_request(
     context: Mapping[str, Plain] | bytes,
     actions: Iterable[Candidate | str],
     decision_id: str | None = None,
+    choice: Choice | None = None,
+    *,
+    defer_activation: bool = False,
 ) -> service_pb2.DecideRequest:
     """Build a request; ``context`` as bytes is the packed float32 form. Without an id it gets a new one."""
     if isinstance(actions, str):
@@ -109,6 +120,8 @@ def decide_request(
         decision_id=decision_id or new_id(),
         context=features,
         actions=[_action(action) for action in actions],
+        choice=None if choice is None else service_pb2.Choice(chosen=choice.index, probabilities=choice.probabilities),
+        defer_activation=defer_activation,
     )
 
 
@@ -165,6 +178,13 @@ def report_request(
         item=item,
         slot=slot,
     )
+
+
+def activate_request(decision_id: str, *, point: str = "", time_ms: int = 0) -> service_pb2.ActivateRequest:
+    """Build word that a deferred decision is acted on."""
+    if not isinstance(decision_id, str):
+        raise TypeError(f"decision_id is {decision_id!r}; give the text decided.decision_id")
+    return service_pb2.ActivateRequest(decision_id=decision_id, decision_point=point, time_ms=time_ms)
 
 
 def decided(answer: service_pb2.DecideResponse) -> Decided:

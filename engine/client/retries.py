@@ -16,6 +16,8 @@ from engine.client.messages import retry_delay_s
 PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 #: Where grpcio puts a rich status among the trailing metadata.
 _STATUS = "grpc-status-details-bin"
+#: What grpcio says by itself when more calls are under way than a server ever lets wait.
+_NO_ROOM = "Concurrent RPC limit exceeded!"
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 
@@ -100,11 +102,12 @@ def judged(error: grpc.RpcError) -> tuple[bool, float]:
     """Return whether a call may be repeated after an error, and after how many seconds at the earliest.
 
     What was refused for what it is would be refused again. A server that has no room says so with a time
-    (``RESOURCE_EXHAUSTED`` with ``RetryInfo``); without one, the request is too large.
+    (``RESOURCE_EXHAUSTED`` with ``RetryInfo``), or grpcio says it in its place; else the request is too large.
     """
     hint = _hint_s(error)
     code = error.code()
-    may = code in PASSING or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and hint is not None)
+    has_no_room = hint is not None or error.details() == _NO_ROOM
+    may = code in PASSING or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and has_no_room)
     return may, hint or 0.0
 
 

@@ -23,6 +23,8 @@ from google.rpc import code_pb2
 from google.rpc.status_pb2 import Status
 
 from engine.api.leeway.v1.service_pb2 import (
+    ActivateRequest,
+    ActivateResponse,
     ClientDecision,
     DecideBatchRequest,
     DecideBatchResponse,
@@ -93,6 +95,8 @@ class FakeEngine:
         What was reported; an outcome id counts once.
     handed_in : list of ClientDecision
         Decisions that a client made by itself while the fake was failing.
+    activated : set of str
+        Ids of decisions that are acted on.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class FakeEngine:
         self.answers: dict[str, DecideResponse | RecommendResponse] = {}
         self.outcomes: list[ReportRequest] = []
         self.handed_in: list[ClientDecision] = []
+        self.activated: set[str] = set()
         self._outcome_ids: set[str] = set()
         self._failing: FakeError | None = None
         self._lock = threading.Lock()
@@ -147,6 +152,9 @@ class FakeEngine:
                     return self._decide(request)
                 case RecommendRequest():
                     return self._recommend(request)
+                case ActivateRequest():
+                    self.activated.add(request.decision_id)
+                    return ActivateResponse()
                 case ReportRequest():
                     return self._report(request)
                 case DecideBatchRequest():

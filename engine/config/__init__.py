@@ -46,6 +46,7 @@ from engine.config.oracle import (
     TreesConfig,
     UCRL2OracleConfig,
 )
+from engine.config.overload import OverloadConfig, RateConfig
 from engine.config.point import (
     MAX_WIDTH,
     ActionsConfig,
@@ -115,7 +116,9 @@ __all__ = [
     "OnlineLinearConfig",
     "OnlineLogisticConfig",
     "OracleConfig",
+    "OverloadConfig",
     "PolicyConfig",
+    "RateConfig",
     "Recommender",
     "RecommenderField",
     "RecursiveRidgeConfig",

@@ -116,6 +116,12 @@ class DecisionPoint(Model):
 
     context: dict[Name, Feature] = Field({})
     actions: ActionsConfig = ActionsConfig()
+    mode: Literal["online", "logging_only", "apprentice"] = Field(
+        "online",
+        exclude=True,  # how it is run, and no part of what a policy is
+        description="who acts: online: the policy; logging_only: the caller's own choice, and nothing is learned; "
+        "apprentice: the same, and the policy learns to match it",
+    )
     unknown_features: Literal["reject", "ignore"] = "reject"
     reward: RewardConfig = RewardConfig()
     policy: PolicyConfig = PolicyConfig()
@@ -137,6 +143,12 @@ class DecisionPoint(Model):
             )
         if isinstance(self.policy.oracle, UCRL2OracleConfig):
             self._check_states(self.policy.oracle)
+        whole = self.policy.learning != "plain" or self.policy.oracle.kind in ("cover", "ucrl2")
+        if self.mode == "apprentice" and whole:
+            raise ValueError(
+                "mode apprentice fits a regression of what the caller chooses, row by row; choose policy.learning "
+                "plain, and a policy.oracle other than cover and ucrl2"
+            )
         return self
 
     def _check_states(self, oracle: UCRL2OracleConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -65,6 +66,14 @@ class Exploration(Protocol):
             Where a part that it needs is missing or has another shape, or a number is not finite.
         """
         return self.vector(self._checked(prediction), learned)
+
+    def pmf_each(self, together: Prediction, ends: Sequence[int], learned: int) -> list[Float64]:
+        """Return what :meth:`pmf` returns for each of several requests whose predictions stand in a row, to the bit.
+
+        ``ends``: where the actions of each end.
+        """
+        begins = (0, *ends[:-1])
+        return [self.pmf(together.take(slice(begin, end)), learned) for begin, end in zip(begins, ends, strict=True)]
 
     def minimum(self, count: int, learned: int) -> float:
         """Return the least probability that it promises each of ``count`` actions; 0: none.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.compiled import compiled
 from engine.exploration.base import GREATEST, Float64
@@ -30,6 +31,17 @@ def inverse_gaps(scores: Float64, mu: float, gamma: float) -> Float64:
     for index in range(count):
         if scores[index] == top:
             p[index] = rest / ties
+    return p
+
+
+@compiled("float64[::1](float64[::1], int64[::1], float64)")
+def inverse_gaps_each(scores: Float64, ends: NDArray[np.int64], gamma: float) -> Float64:
+    """Return the vectors of several requests, one after the other; ``ends``: where the scores of each end."""
+    p = np.empty(len(scores))
+    begin = 0
+    for end in ends:
+        p[begin:end] = inverse_gaps(scores[begin:end], end - begin, gamma)
+        begin = end
     return p
 
 

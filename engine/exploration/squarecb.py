@@ -5,13 +5,14 @@ Foster and Rakhlin, *Beyond UCB: Optimal and Efficient Contextual Bandits with R
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from engine.config import ExplorationConfig, SquareCBConfig
 from engine.exploration.base import Exploration, Float64, Range
-from engine.exploration.igw import inverse_gaps, normalised_inverse_gaps
+from engine.exploration.igw import inverse_gaps, inverse_gaps_each, normalised_inverse_gaps
 from engine.exploration.plausible import plausible
 from engine.exploration.schedule import power
 from engine.prediction import Prediction
@@ -83,6 +84,13 @@ class SquareCB(Exploration):
         p = np.zeros(len(alive))
         p[alive] = self._weigh(prediction.mean[alive], learned)
         return p
+
+    def pmf_each(self, together: Prediction, ends: Sequence[int], learned: int) -> list[Float64]:
+        """Return the vectors of several requests; those of the remainder's form by one compiled loop."""
+        if self.form != "remainder" or self.eliminate is not None:
+            return super().pmf_each(together, ends, learned)
+        p = inverse_gaps_each(self._checked(together).mean, np.array(ends, dtype=np.int64), self.gamma(learned))
+        return [p[begin:end] for begin, end in zip((0, *ends[:-1]), ends, strict=True)]
 
     def _weigh(self, scores: Float64, learned: int) -> Float64:
         if self.form == "normalised":

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.features import Float32
 from engine.oracles.base import Arrays
-from engine.oracles.lightgbm_c import MatrixPredictor
-
-if TYPE_CHECKING:
-    import lightgbm
+from engine.oracles.forest import Forest
 
 
 class LightGBMOracle:
@@ -26,36 +23,23 @@ class LightGBMOracle:
 
     Notes
     -----
-    All actions of a request are one matrix and one call on one thread: many threads may ask at once, and none
-    waits for an OpenMP team. Plain ``Booster.predict`` is safe to call concurrently (LightGBM#666).
+    Trees of a regression or of two classes are walked by :class:`engine.oracles.forest.Forest`, whose numbers are
+    LightGBM's, without importing LightGBM. What that does not know (another objective, linear trees, zeros that count
+    as missing) is left to ``Booster.predict``, which many threads may call at once (LightGBM#666). Rows are finite.
     """
 
     kind: ClassVar[str] = "lightgbm"
 
     def __init__(self, text: str) -> None:
-        # Imported here: a process that serves linear policies alone saves the second that it takes.
-        import lightgbm
-
         self.text = text
-        try:
-            self._booster: lightgbm.Booster = lightgbm.Booster(model_str=text)
-        except lightgbm.basic.LightGBMError as error:
-            raise ValueError(f"no readable LightGBM model: {error}") from error
-        self._width = int(self._booster.num_feature())
-        try:
-            self._matrix: MatrixPredictor | None = MatrixPredictor(self._booster)
-        except AttributeError:
-            # Another LightGBM keeps its C functions elsewhere: ``Booster.predict`` gives the same numbers, later.
-            self._matrix = None
+        forest = Forest.read(text)
+        self._trees: Forest | _Booster = _Booster(text) if forest is None else forest
 
     def predict(self, X: Float32, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the expected reward of each row; see ``Oracle.predict``."""
-        if self._matrix is not None and len(X):
-            if X.shape[1] + 1 != self._width:
-                raise ValueError(f"rows have {X.shape[1]} columns, and the oracle {self._width - 1}")
-            return self._matrix(X, codes)
-        rows = np.column_stack([X, codes.astype(np.float32)])
-        return np.asarray(self._booster.predict(rows, num_threads=1), dtype=np.float64)
+        if X.shape[1] + 1 != self._trees.width:
+            raise ValueError(f"rows have {X.shape[1]} columns, and the oracle {self._trees.width - 1}")
+        return self._trees.predict(X, codes)
 
     def arrays(self) -> Arrays:
         """Return the model's text as bytes, and its checksum."""
@@ -70,3 +54,20 @@ class LightGBMOracle:
         if zlib.crc32(model) != int(arrays["crc32"]):
             raise ValueError("the text of the LightGBM model does not match its checksum")
         return cls(model.decode())
+
+
+class _Booster:
+    """LightGBM itself, as ``Forest``."""
+
+    def __init__(self, text: str) -> None:
+        import lightgbm  # a process that serves other policies saves the second that it takes
+
+        try:
+            self._booster = lightgbm.Booster(model_str=text)
+        except lightgbm.basic.LightGBMError as error:
+            raise ValueError(f"no readable LightGBM model: {error}") from error
+        self.width = int(self._booster.num_feature())
+
+    def predict(self, X: Float32, codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        rows = np.column_stack([X, codes.astype(np.float32)])
+        return np.asarray(self._booster.predict(rows, num_threads=1), dtype=np.float64)

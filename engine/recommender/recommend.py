@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from engine.api.leeway.v1.service_pb2 import RecommendRequest, RecommendResponse
 from engine.config import ITEM_ID
+from engine.effort import Effort
 from engine.errors import InvalidRequest
 from engine.policy import OracleFailure
 from engine.recommender.columns import Columns, read_columns, user_columns
 from engine.recommender.drawing import uniform_slate
 from engine.recommender.policy import Float32, Float64, Int64, RecommenderPolicy
 from engine.records import (
-    FALLBACK_REASON_DEADLINE,
-    FALLBACK_REASON_NONE,
     FALLBACK_REASON_ORACLE_FAILED,
     MAX_ID_LENGTH,
     Action,
@@ -71,7 +70,12 @@ class Ranked:
 
 
 def recommend(
-    policy: RecommenderPolicy, request: RecommendRequest, decision_id: str, now_ms: int, *, hurry: bool = False
+    policy: RecommenderPolicy,
+    request: RecommendRequest,
+    decision_id: str,
+    now_ms: int,
+    *,
+    effort: Effort = Effort.FULL,
 ) -> Decision:
     """Make one list: a pure function of its arguments.
 
@@ -85,15 +89,13 @@ def recommend(
         Decides the draw, together with the salt and the vectors.
     now_ms
         Time of the decision.
-    hurry
-        Do not ask the model: too little time is left.
+    effort
+        Whether the model is asked, and if not, why not.
     """
     k = _slots(policy, request.k)
     columns = _user(policy, request.user)
     excluded = frozenset(request.exclude)
-    fallback, detail = FALLBACK_REASON_NONE, ""
-    if hurry:
-        fallback, detail = FALLBACK_REASON_DEADLINE, "too little of the deadline was left to score"
+    fallback, detail = effort.fallback, effort.detail
     decision = Decision(
         decision_id=decision_id,
         decision_point=policy.name,
@@ -106,7 +108,7 @@ def recommend(
     user: Float32 | None = None
     ranked: Ranked | None = None
     candidates = None if retrieved else read_candidates(policy, request.candidates, excluded)
-    if policy.model is not None and not hurry:
+    if policy.model is not None and effort.scores:
         try:
             user = _asked(lambda: policy.user_vector(columns))
             if candidates is None:

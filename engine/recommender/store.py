@@ -15,6 +15,7 @@ from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.space import FieldSpace
 from engine.recommender.two_tower import TwoTower
 from engine.store import FORMAT, SnapshotStore
+from engine.stored_archive import stored
 
 
 def pack_recommender(policy: RecommenderPolicy) -> bytes:
@@ -30,7 +31,7 @@ def read_recommender(path: Path) -> RecommenderPolicy:
     """Read a recommender's policy; raises ``SnapshotError`` if it is missing, damaged, or of another format or kind."""
     try:
         # Opened here: np.load leaves a file open that turns out to be no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(stored(file), allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
         manifest = json.loads(arrays.pop("manifest").tobytes())
         if manifest["format"] != FORMAT:
@@ -58,6 +59,7 @@ def read_recommender(path: Path) -> RecommenderPolicy:
             vectors=arrays.get("vectors"),
             graph=arrays.get("graph"),
         )
+        whole = policy.digest() == manifest["digest"]
     except FileNotFoundError:
         raise SnapshotError(f"{path}: no such policy file; it was deleted, or never published here") from None
     except SnapshotError:
@@ -67,7 +69,7 @@ def read_recommender(path: Path) -> RecommenderPolicy:
         raise SnapshotError(
             f"{path}: not a whole policy file ({type(error).__name__}: {error}); restore it from a copy, or retrain"
         ) from error
-    if policy.digest() != manifest["digest"]:
+    if not whole:
         raise SnapshotError(
             f"{path}: content does not match its digest; the file was changed or damaged; restore it from a copy"
         )

@@ -65,6 +65,7 @@ class AdminServicer(admin_pb2_grpc.LeewayAdminServicer):
                     alarms=self._insight.alarms(name),
                     policy_error=slot.policy_error,
                     kind="bandit",
+                    mode=slot.point.mode,
                 )
             for name, ranked in self._service.recommenders.items():
                 known = ranked.policy.catalogue

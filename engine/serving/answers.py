@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from time import perf_counter_ns
+from typing import Any
 
 from engine.api.leeway.v1.service_pb2 import DecideResponse, RecommendResponse
 from engine.errors import InvalidRequest, LogError
 from engine.records import FALLBACK_REASON_NONE, MAX_ID_LENGTH, Decision, new_id
+from engine.sealed import SealedDecision
 from engine.serving.seams import Observer, Recorder
 from engine.serving.stages import RECORD, StageTimes
 from engine.serving.unrecorded import UnrecordedDecisions
 
 Answer = DecideResponse | RecommendResponse
+Made = Decision | SealedDecision
 #: From a decision, and why it is not in the log if it is not, to what the caller sees.
-Respond = Callable[[Decision, str | None], Answer]
+Respond = Callable[[Any, str | None], Answer]
 
 
 @dataclass(kw_only=True)
@@ -30,11 +33,35 @@ class Activity:
     policy_error: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, decision: Decision) -> None:
+    def count(self, decision: Made) -> None:
         """Count a recorded decision."""
         with self.lock:
             self.decisions += 1
             self.fallbacks += decision.fallback != FALLBACK_REASON_NONE
+
+    def count_policys(self, decisions: int) -> None:
+        """Count recorded decisions that the policy made, none of which is a fallback."""
+        with self.lock:
+            self.decisions += decisions
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer that was given, in the least room: a hundred thousand of them are remembered."""
+
+    kind: type[Answer]
+    data: bytes
+
+    @classmethod
+    def of(cls, answer: Answer) -> Told:
+        """Keep an answer."""
+        return cls(type(answer), answer.SerializeToString())
+
+    def again(self) -> Future[Answer]:
+        """Return the answer, as a future that has ended."""
+        known: Future[Answer] = Future()
+        known.set_result(self.kind.FromString(self.data))
+        return known
 
 
 @dataclass(slots=True)
@@ -85,19 +112,18 @@ class Answers:
         self._remembered = remembered
         self._answer_unrecorded = answer_unrecorded
         self._unrecorded = UnrecordedDecisions()
-        self._recent: OrderedDict[str, tuple[str, Future[Answer]]] = OrderedDict()
+        self._recent: OrderedDict[str, tuple[str, Future[Answer] | Told]] = OrderedDict()
         self._lock = threading.Lock()
 
     def remember(self, decision: Decision, respond: Respond) -> None:
         """Know a decision that is already in the log, as after a restart; one that was answered since stays."""
-        known: Future[Answer] = Future()
-        known.set_result(respond(decision, None))
+        told = Told.of(respond(decision, None))
         with self._lock:
-            self._recent.setdefault(decision.decision_id, (decision.decision_point, known))
+            self._recent.setdefault(decision.decision_id, (decision.decision_point, told))
             self._trim()
 
     def answer(
-        self, name: str, activity: Activity, decision_id: str, make: Callable[[str], Decision], respond: Respond
+        self, name: str, activity: Activity, decision_id: str, make: Callable[[str], Made], respond: Respond
     ) -> Future[Answer]:
         """Decide and record; the future ends with the answer once the decision is safe in the log.
 
@@ -147,7 +173,7 @@ class Answers:
                     )
                 claim.kept = self._unrecorded.take(decision_id)
                 if claim.kept is None:
-                    return known[1]
+                    return known[1].again() if isinstance(known[1], Told) else known[1]
             self._recent[decision_id] = (name, claim.answer)
             self._trim()
         return claim
@@ -158,7 +184,7 @@ class Answers:
             self._forget(claim.decision_id)
         claim.answer.set_exception(error)  # a retry that came in between waits for this future
 
-    def record(self, name: str, activity: Activity, claim: Claim, decision: Decision, respond: Respond) -> None:
+    def record(self, name: str, activity: Activity, claim: Claim, decision: Made, respond: Respond) -> None:
         """Record the decision of an id that was claimed; its answer ends when it is safe; see :meth:`answer`."""
         began = perf_counter_ns()
         try:
@@ -166,6 +192,45 @@ class Answers:
         except BaseException as error:
             self.abandon(claim, error)
             raise
+        self._follow(name, activity, claim, decision, respond, recording, began)
+
+    def record_sealed(
+        self, name: str, activity: Activity, made: Sequence[SealedDecision], respond: Respond
+    ) -> list[bytes | Future[Answer]]:
+        """Record decisions whose ids were made here, which no retry can know yet; see :meth:`answer`.
+
+        Returns the answers themselves where the log has taken all of them at once.
+        """
+        began = perf_counter_ns()
+        recording = self._recorder.record(made)
+        if recording.done():
+            if recording.exception() is None:
+                queued = perf_counter_ns()
+                activity.count_policys(len(made))
+                for decision in made:
+                    self._observer.decision(decision)
+                self._times.add(RECORD, (began, queued, queued), len(made))
+                return [decision.answer for decision in made]
+            if len(made) > 1:  # one of them may be what the log cannot take, or all together too many
+                return [answer for one in made for answer in self.record_sealed(name, activity, [one], respond)]
+        answers: list[bytes | Future[Answer]] = []
+        for decision in made:
+            claim = Claim(decision.decision_id, False, Future())
+            self._follow(name, activity, claim, decision, respond, recording, began)
+            answers.append(claim.answer)
+        return answers
+
+    def _follow(
+        self,
+        name: str,
+        activity: Activity,
+        claim: Claim,
+        decision: Made,
+        respond: Respond,
+        recording: Future[None],
+        began: int,
+    ) -> None:
+        """Have an answer end when its recording has."""
         queued = perf_counter_ns()
         if recording.done():
             self._recorded(name, activity, claim, decision, respond, recording.exception())
@@ -183,7 +248,7 @@ class Answers:
         name: str,
         activity: Activity,
         claim: Claim,
-        decision: Decision,
+        decision: Made,
         respond: Respond,
         error: BaseException | None,
     ) -> None:
@@ -191,10 +256,16 @@ class Answers:
         answer = claim.answer
         if error is None:
             activity.count(decision)
-            answer.set_result(respond(decision, None))
+            response = respond(decision, None)
+            answer.set_result(response)
+            if claim.given:
+                told = Told.of(response)
+                with self._lock:
+                    if decision.decision_id in self._recent:
+                        self._recent[decision.decision_id] = (name, told)
         elif self._answer_unrecorded and isinstance(error, LogError):
             with self._lock:
-                self._unrecorded.keep(decision)
+                self._unrecorded.keep(decision.decision() if isinstance(decision, SealedDecision) else decision)
                 # Known also where the id was made here: the caller has it now, and may ask again.
                 self._recent[decision.decision_id] = (name, answer)
             answer.set_result(respond(decision, str(error)))
@@ -216,7 +287,7 @@ class Answers:
     def _trim(self) -> None:
         while len(self._recent) > self._remembered:
             decision_id, (_, answer) = next(iter(self._recent.items()))
-            if not answer.done():
+            if isinstance(answer, Future) and not answer.done():
                 return  # forgotten now, a retry would record it a second time
             del self._recent[decision_id]
             self._unrecorded.take(decision_id)

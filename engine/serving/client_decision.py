@@ -7,16 +7,18 @@ from concurrent.futures import Future
 from engine.api.leeway.v1.service_pb2 import ClientDecision, DecideResponse
 from engine.errors import InvalidRequest
 from engine.policy import Policy
-from engine.records import FALLBACK_REASON_CLIENT, Decision
+from engine.records import FALLBACK_REASON_CLIENT, MODE_LOGGING_ONLY, MODE_ONLINE, Decision, Mode
 from engine.sampling import draw, vector_problem
+from engine.serving.callers_decision import callers_decision
 
 _LONGEST_DETAIL = 1_000
 
 
-def client_decision(policy: Policy, made: ClientDecision, now_ms: int) -> Decision:
+def client_decision(policy: Policy, made: ClientDecision, now_ms: int, mode: Mode.ValueType = MODE_ONLINE) -> Decision:
     """Return the record of a decision that a client made: a pure function of its arguments.
 
-    Nothing is taken on trust that can be computed: the action is drawn again from the vector.
+    Nothing is taken on trust that can be computed: the action is drawn again from the vector. Where the caller's own
+    choice acted, stated in the request, nothing was drawn: it is recorded as in a mode in which that acts.
 
     Parameters
     ----------
@@ -26,18 +28,28 @@ def client_decision(policy: Policy, made: ClientDecision, now_ms: int) -> Decisi
         What the client did.
     now_ms
         A later time of the decision counts as this one: clocks differ.
+    mode
+        Of the decision point.
 
     Raises
     ------
     InvalidRequest
         Where the request does not fit the schema, the vector is none over the actions that are not excluded, or the
-        action is not what is drawn from it.
+        action is not what is drawn from it, or not the choice that the request states.
     """
     request = made.request
     if not request.decision_id:
         raise InvalidRequest("request.decision_id", "is empty; send the id that the action was drawn with")
     if made.time_ms <= 0:
         raise InvalidRequest("time_ms", f"is {made.time_ms}; send when it was decided, in milliseconds since 1970")
+    detail = made.detail[:_LONGEST_DETAIL]
+    if request.HasField("choice") and not made.salt:
+        acting = MODE_LOGGING_ONLY if mode == MODE_ONLINE else mode
+        own = callers_decision(policy, request, request.decision_id, min(made.time_ms, now_ms), mode=acting)
+        if (made.chosen, list(made.probabilities)) != (own.chosen, list(own.probabilities)):
+            raise InvalidRequest("chosen", "is not the choice of the request, with its vector; send both as they acted")
+        own.fallback, own.fallback_detail = FALLBACK_REASON_CLIENT, detail
+        return own
     encoded = policy.encoder.encode(request.context, request.actions, request.packed_actions)
     vector = list(made.probabilities)
     problem = vector_problem(vector, encoded.available.tolist())
@@ -57,8 +69,9 @@ def client_decision(policy: Policy, made: ClientDecision, now_ms: int) -> Decisi
         probabilities=vector,
         chosen=made.chosen,
         fallback=FALLBACK_REASON_CLIENT,
-        fallback_detail=made.detail[:_LONGEST_DETAIL],
+        fallback_detail=detail,
         salt=made.salt,
+        deferred=request.defer_activation,
     )
 
 

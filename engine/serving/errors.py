@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
 
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 
-from engine.errors import InvalidRequest, LogError, NotAuthenticated, NotPermitted, UnknownDecisionPoint
+from engine.errors import (
+    DeadlinePassed,
+    InvalidRequest,
+    LogError,
+    NotAuthenticated,
+    NotPermitted,
+    Overloaded,
+    UnknownDecisionPoint,
+)
 
 DOMAIN = "leeway"
 _RETRY = Duration(seconds=1)
@@ -28,6 +37,19 @@ def status_of(error: BaseException) -> Status:
             return _status(code_pb2.UNAUTHENTICATED, str(error), "NOT_AUTHENTICATED")
         case NotPermitted():
             return _status(code_pb2.PERMISSION_DENIED, str(error), "NOT_PERMITTED")
+        case Overloaded():
+            after = Duration()
+            after.FromMilliseconds(math.ceil(error.retry_s * 1_000.0))
+            return _status(
+                code_pb2.RESOURCE_EXHAUSTED,
+                str(error),
+                error.reason.upper(),
+                error_details_pb2.RetryInfo(retry_delay=after),
+            )
+        case DeadlinePassed():
+            return _status(
+                code_pb2.DEADLINE_EXCEEDED, str(error), "TOO_LATE", error_details_pb2.RetryInfo(retry_delay=_RETRY)
+            )
         case LogError():
             return _status(
                 code_pb2.UNAVAILABLE,

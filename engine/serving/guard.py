@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from grpc_status import rpc_status
 
-from engine.errors import NotAuthenticated, NotPermitted
+from engine.errors import NotAuthenticated, NotPermitted, Overloaded
 from engine.serving.audit import AuditLog
-from engine.serving.errors import status_of
+from engine.serving.rates import ClientRates, peer_name
+from engine.serving.refusing import refuse
 from engine.serving.rules import RULES, UNSTATED, Rule
 from engine.serving.seams import Observer
 from engine.serving.tokens import Access, Caller
@@ -43,43 +43,53 @@ class Guard:
         Where calls of an audited service are noted.
     clock
         Milliseconds since 1970.
+    rates
+        How much each may ask for; ``None``: no limit.
     """
 
     def __init__(
-        self, access: Callable[[], Access] | None, observer: Observer, audit: AuditLog, clock: Callable[[], int]
+        self,
+        access: Callable[[], Access] | None,
+        observer: Observer,
+        audit: AuditLog,
+        clock: Callable[[], int],
+        rates: ClientRates | None = None,
     ) -> None:
         self._access = access
         self._observer = observer
         self._audit = audit
         self._clock = clock
+        self._rates = rates
 
-    def front(self, servicer: S, service: ServiceDescriptor, *, audited: bool = False) -> S:
-        """Return a servicer that asks the guard first, then ``servicer``; ``audited``: each call is noted."""
-        if self._access is None and not audited:
+    def front(self, servicer: S, service: ServiceDescriptor, *, audited: bool = False, limited: bool = False) -> S:
+        """Return a servicer that asks the guard first, then ``servicer``.
+
+        ``audited``: each call is noted. ``limited``: each takes from its client's rate.
+        """
+        rates = self._rates if limited else None
+        if self._access is None and rates is None and not audited:
             return servicer  # nothing stands in the way, and nothing is paid for it
         methods: dict[str, Any] = {}
         for method in service.methods:
             answer = getattr(servicer, method.name)
-            if self._access is not None and method.client_streaming and RULES.get(method.full_name, UNSTATED).each:
-                methods[method.name] = self._guarded_stream(answer, method, self._access)
+            if method.client_streaming and RULES.get(method.full_name, UNSTATED).each:
+                methods[method.name] = self._guarded_stream(answer, method, rates)
             else:
-                methods[method.name] = self._guarded(answer, method, audited=audited)
+                methods[method.name] = self._guarded(answer, method, rates, audited=audited)
         return cast(S, SimpleNamespace(**methods))
 
-    def _guarded(self, answer: Method, method: MethodDescriptor, *, audited: bool) -> Method:
+    def _guarded(self, answer: Method, method: MethodDescriptor, rates: ClientRates | None, *, audited: bool) -> Method:
         rule = RULES.get(method.full_name, UNSTATED)
-        access = self._access
 
         def call(request: Any, context: grpc.ServicerContext) -> Any:
             caller: Caller | None = None
             verdict = grpc.StatusCode.UNKNOWN.name  # what gRPC makes of an error that nobody expected
             try:
-                if access is not None:
-                    try:
-                        caller = self._caller(context, access())
-                        permit(caller, rule, request)
-                    except (NotAuthenticated, NotPermitted) as error:
-                        self._refuse(method.name, context, error)
+                try:
+                    caller = self._identified(context)
+                    self._let(caller, rule, method.name, request, context, rates)
+                except (NotAuthenticated, NotPermitted, Overloaded) as error:
+                    refuse(self._observer, method.name, context, error)
                 reply = answer(request, context)
                 if caller is not None and caller.points is not None:
                     rule.narrow(reply, caller.points)
@@ -94,7 +104,7 @@ class Guard:
 
         return call
 
-    def _guarded_stream(self, answer: Any, method: MethodDescriptor, access: Callable[[], Access]) -> Any:
+    def _guarded_stream(self, answer: Any, method: MethodDescriptor, rates: ClientRates | None) -> Any:
         """Guard a stream: each of its requests has to be permitted, and a token to be known as long as they come."""
         rule = RULES[method.full_name]
 
@@ -104,30 +114,42 @@ class Guard:
             def permitted() -> Iterator[Any]:
                 for request in requests:
                     try:
-                        permit(self._caller(context, access()), rule, request)
-                    except (NotAuthenticated, NotPermitted) as error:
+                        self._let(self._identified(context), rule, method.name, request, context, rates)
+                    except (NotAuthenticated, NotPermitted, Overloaded) as error:
                         refused.append(error)
                         return
                     yield request
 
             try:
-                self._caller(context, access())
+                self._identified(context)
             except (NotAuthenticated, NotPermitted) as error:
-                self._refuse(method.name, context, error)
+                refuse(self._observer, method.name, context, error)
             yield from answer(permitted(), context)
             if refused:  # after the answers to what came before
-                self._refuse(method.name, context, refused[0])
+                refuse(self._observer, method.name, context, refused[0])
 
         # Where grpcio runs the method.
         call.experimental_thread_pool = answer.experimental_thread_pool  # type: ignore[attr-defined]
         return call
 
-    def _refuse(self, method: str, context: grpc.ServicerContext, error: Exception) -> NoReturn:
-        status = rpc_status.to_status(status_of(error))
-        self._observer.begin()
-        self._observer.end(method, status.code.name)
-        context.abort_with_status(status)
-        raise AssertionError("abort_with_status raises")
+    def _identified(self, context: grpc.ServicerContext) -> Caller | None:
+        """Return who calls; ``None``: it is not asked."""
+        return None if self._access is None else self._caller(context, self._access())
+
+    def _let(
+        self,
+        caller: Caller | None,
+        rule: Rule,
+        method: str,
+        request: Any,
+        context: grpc.ServicerContext,
+        rates: ClientRates | None,
+    ) -> None:
+        """Raise ``NotPermitted`` or ``Overloaded`` where a caller may not make a request, or not now."""
+        if caller is not None:
+            permit(caller, rule, request)
+        if rates is not None:
+            rates.take(peer_name(context.peer()) if caller is None else caller.name, method, request)
 
     def _note(
         self, method: str, request: Any, context: grpc.ServicerContext, caller: Caller | None, verdict: str

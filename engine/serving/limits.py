@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine.api.leeway.v1.service_pb2 import DecideRequest, RecommendRequest, ReportRequest
+from engine.api.leeway.v1.service_pb2 import ActivateRequest, DecideRequest, RecommendRequest, ReportRequest
 from engine.config import LimitsConfig
 from engine.errors import InvalidRequest
 from engine.records import MAX_ID_LENGTH, Action, Value
@@ -39,6 +39,19 @@ class Limits:
             self._features("context.features", request.context.named)
             self._actions("actions", request.actions)
 
+    def allows(self, actions: int, longest: int, own: int) -> bool:
+        """Say whether :meth:`decide` lets a request without named features pass.
+
+        Parameters
+        ----------
+        actions, longest
+            How many there are, and the characters of their longest id.
+        own
+            Characters of the decision's id.
+        """
+        config = self._config
+        return actions <= config.actions and longest <= config.id_length and own <= self._own_id
+
     def recommend(self, request: RecommendRequest) -> None:
         """Check a request for a list."""
         self._count("candidates", len(request.candidates), self._config.actions, "actions")
@@ -56,6 +69,11 @@ class Limits:
         if request.ByteSize() > self._own_id:
             for name in ("decision_id", "outcome_id", "decision_point", "task", "item"):
                 self._length(name, getattr(request, name), self._own_id)
+
+    def activate(self, request: ActivateRequest) -> None:
+        """Check word that a decision is acted on."""
+        for name in ("decision_id", "decision_point"):
+            self._length(name, getattr(request, name), self._own_id)
 
     def batch(self, requests: Sequence[object]) -> None:
         """Check how many requests come at once."""

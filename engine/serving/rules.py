@@ -64,6 +64,7 @@ RULES = {
     "leeway.v1.Leeway.Recommend": Rule("decide", lambda request: (request.recommender,)),
     "leeway.v1.Leeway.Report": Rule("report", lambda request: (request.decision_point,)),
     "leeway.v1.Leeway.ReportBatch": Rule("report", lambda batch: {item.decision_point for item in batch.requests}),
+    "leeway.v1.Leeway.Activate": Rule("report", lambda request: (request.decision_point,)),
     "leeway.v1.LeewayAdmin.GetStatus": Rule("read", narrow=_listed("decision_points")),
     "leeway.v1.LeewayAdmin.ListPolicies": Rule(
         "read",

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import cast
 
+from google.protobuf.message import DecodeError
+
+from engine.api.leeway.v1.parts_pb2 import DecideRequestParts
 from engine.api.leeway.v1.service_pb2 import (
+    ActivateRequest,
     ClientDecision,
     DecideRequest,
     DecideResponse,
@@ -18,6 +22,7 @@ from engine.api.leeway.v1.service_pb2 import (
     ReportRequest,
 )
 from engine.config import DecisionPoint, LimitsConfig, Recommender
+from engine.effort import Effort
 from engine.errors import InvalidRequest, LeewayError, UnknownDecisionPoint
 from engine.policy import Policy
 from engine.recommender.outcomes import outcome_problem
@@ -25,10 +30,14 @@ from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.recommend import recommend
 from engine.recommender.recommend import response as list_response
 from engine.records import Decision, Outcome, new_id
+from engine.sealed import SealedDecision
 from engine.serving.answers import Activity, Answer, Answers, Claim
+from engine.serving.callers_decision import mode_of
 from engine.serving.client_decision import client_decision, taken_as_made
 from engine.serving.deciding import Asked, Slot, response
+from engine.serving.direct import Direct
 from engine.serving.limits import Limits
+from engine.serving.prepared import Prepared
 from engine.serving.seams import Observer, Recorder
 from engine.serving.stages import StageTimes
 
@@ -83,6 +92,7 @@ class DecisionService:
         self.times = StageTimes()
         self._recorder = recorder
         self._answers = Answers(recorder, observer, remembered, answer_unrecorded=answer_unrecorded, times=self.times)
+        self._prepared = Prepared()
 
     def slot(self, name: str) -> Slot:
         """Return a decision point's slot, or raise ``UnknownDecisionPoint``."""
@@ -113,7 +123,7 @@ class DecisionService:
         """Know a decision that is already in the log, as after a restart; one that was answered since stays."""
         self._answers.remember(decision, list_response if decision.HasField("slate") else response)
 
-    def decide(self, request: DecideRequest, now_ms: int, *, hurry: bool = False) -> Future[DecideResponse]:
+    def decide(self, request: DecideRequest, now_ms: int, *, effort: Effort = Effort.FULL) -> Future[DecideResponse]:
         """Decide and record; see :meth:`Answers.answer`."""
         slot = self.slot(request.decision_point)
         self.limits.decide(request)
@@ -121,21 +131,117 @@ class DecisionService:
             slot.name,
             slot,
             request.decision_id,
-            lambda decision_id: slot.decide(request, decision_id, now_ms, self.times, hurry=hurry),
+            lambda decision_id: slot.decide(request, decision_id, now_ms, self.times, effort=effort),
             response,
         )
         return cast("Future[DecideResponse]", answer)
+
+    def answer(
+        self, request: DecideRequestParts, now_ms: int, *, effort: Effort = Effort.FULL
+    ) -> bytes | Future[DecideResponse]:
+        """Decide and record as :meth:`decide` does; returns the serialized answer where it is known at once."""
+        slot = self.slots.get(request.decision_point)
+        direct = slot.direct(self.limits) if slot is not None and effort.scores else None
+        if slot is not None and direct is not None:
+            decision_id = request.decision_id
+            made = self._prepared.take(request, direct)
+            if made is None:
+                made = direct.make(request, decision_id or new_id(), now_ms, self.times)
+            if made is not None:
+                return self._answered(slot, made, given=bool(decision_id))
+        return self.decide(whole(request), now_ms, effort=effort)
+
+    def prepare(self, requests: Sequence[DecideRequestParts], now_ms: int) -> None:
+        """Make the decisions that the next calls of :meth:`answer` will ask for, those of one policy in one matrix.
+
+        They are as those calls would make them, and nothing is recorded. What is not asked for is forgotten by the next
+        call of this.
+        """
+        self._prepared.clear()
+        by_point: dict[str, list[DecideRequestParts]] = {}
+        for request in requests:
+            by_point.setdefault(request.decision_point, []).append(request)
+        for name, its in by_point.items():
+            slot = self.slots.get(name)
+            direct = slot.direct(self.limits) if slot is not None and len(its) > 1 else None
+            if direct is not None:
+                ids = [request.decision_id or new_id() for request in its]
+                self._prepared.keep(direct, its, direct.make_each(its, ids, now_ms, self.times))
+
+    def _answered(self, slot: Slot, made: SealedDecision, *, given: bool) -> bytes | Future[DecideResponse]:
+        answer: bytes | Future[Answer]
+        if given:
+            answer = self._answers.answer(slot.name, slot, made.decision_id, lambda _: made, response)
+        else:
+            [answer] = self._answers.record_sealed(slot.name, slot, [made], response)
+        return cast("bytes | Future[DecideResponse]", answer)
+
+    def answer_each(
+        self, requests: Sequence[DecideRequestParts], now_ms: int, *, effort: Effort = Effort.FULL
+    ) -> list[bytes | Future[DecideResponse] | Exception]:
+        """Decide and record many, each as :meth:`answer` would; those of one policy are scored in one matrix.
+
+        What :meth:`answer` would raise at once stands in the place of its answer.
+        """
+        answers: dict[int, bytes | Future[DecideResponse] | Exception] = {}
+        by_point: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            by_point.setdefault(request.decision_point, []).append(place)
+        for name, places in by_point.items():
+            slot = self.slots.get(name)
+            direct = slot.direct(self.limits) if slot is not None and effort.scores else None
+            if slot is not None and direct is not None:
+                answers.update(self._answer_directly(slot, direct, requests, places, now_ms))
+        rest = [place for place in range(len(requests)) if place not in answers]
+        if rest:
+            try:
+                wholes = [whole(requests[place]) for place in rest]
+            except InvalidRequest as error:
+                answers.update(dict.fromkeys(rest, error))
+            else:
+                answers.update(zip(rest, self.decide_each(wholes, now_ms, effort=effort), strict=True))
+        return [answers[place] for place in range(len(requests))]
+
+    def _answer_directly(
+        self,
+        slot: Slot,
+        direct: Direct,
+        requests: Sequence[DecideRequestParts],
+        places: Sequence[int],
+        now_ms: int,
+    ) -> dict[int, bytes | Future[DecideResponse] | Exception]:
+        """Return the answers of one slot by place; those are missing that have to go the long way."""
+        answers: dict[int, bytes | Future[DecideResponse] | Exception] = {}
+        given = [requests[place].decision_id for place in places]
+        ids = [decision_id or new_id() for decision_id in given]
+        made = direct.make_each([requests[place] for place in places], ids, now_ms, self.times)
+        fresh: list[tuple[int, SealedDecision]] = []
+        for place, decision_id, decision in zip(places, given, made, strict=True):
+            if decision is None:
+                continue
+            if not decision_id:
+                fresh.append((place, decision))
+                continue
+            try:
+                answers[place] = self._answered(slot, decision, given=True)
+            except Exception as error:
+                answers[place] = error
+        if fresh:
+            its = self._answers.record_sealed(slot.name, slot, [decision for _, decision in fresh], response)
+            for (place, _), answer in zip(fresh, its, strict=True):
+                answers[place] = cast("bytes | Future[DecideResponse]", answer)
+        return answers
 
     def record(self, made: ClientDecision, now_ms: int) -> Future[DecideResponse]:
         """Record a decision that a client made by itself; see :func:`client_decision` and :meth:`Answers.answer`."""
         slot = self.slot(made.request.decision_point)
         self.limits.decide(made.request)
-        decision = client_decision(slot.policy, made, now_ms)
+        decision = client_decision(slot.policy, made, now_ms, mode_of(slot.point))
         answer = self._answers.answer(slot.name, slot, decision.decision_id, lambda _: decision, response)
         return taken_as_made(decision, cast("Future[DecideResponse]", answer))
 
     def decide_each(
-        self, requests: Sequence[DecideRequest], now_ms: int, *, hurry: bool = False
+        self, requests: Sequence[DecideRequest], now_ms: int, *, effort: Effort = Effort.FULL
     ) -> list[Future[DecideResponse] | Exception]:
         """Decide and record many, each as :meth:`decide` would; those of one policy are scored in one matrix.
 
@@ -157,7 +263,7 @@ class DecisionService:
             else:
                 answers.append(claim)
         for name, its in claimed.items():
-            for place, failure in self._decide_claimed(self.slots[name], its, requests, now_ms, hurry=hurry):
+            for place, failure in self._decide_claimed(self.slots[name], its, requests, now_ms, effort=effort):
                 answers[place] = failure
         return cast("list[Future[DecideResponse] | Exception]", answers)
 
@@ -168,13 +274,13 @@ class DecisionService:
         requests: Sequence[DecideRequest],
         now_ms: int,
         *,
-        hurry: bool,
+        effort: Effort,
     ) -> Iterator[tuple[int, Exception]]:
         """Make and record the decisions of one slot; yield the places of those that cannot be made, and why."""
         fresh: list[Asked] = [(requests[place], claim.decision_id) for place, claim in claims if claim.kept is None]
         made: Iterator[Decision | Exception]
         try:
-            made = iter(slot.decide_each(fresh, now_ms, self.times, hurry=hurry))
+            made = iter(slot.decide_each(fresh, now_ms, self.times, effort=effort))
         except Exception as surprise:  # who waits for one of the ids must hear of it
             made = repeat(surprise)
         for place, claim in claims:
@@ -188,7 +294,9 @@ class DecisionService:
                 self._answers.abandon(claim, decision)
                 yield place, decision
 
-    def recommend(self, request: RecommendRequest, now_ms: int, *, hurry: bool = False) -> Future[RecommendResponse]:
+    def recommend(
+        self, request: RecommendRequest, now_ms: int, *, effort: Effort = Effort.FULL
+    ) -> Future[RecommendResponse]:
         """Rank and record; see :meth:`Answers.answer`."""
         slot = self.recommender(request.recommender)
         self.limits.recommend(request)
@@ -196,7 +304,7 @@ class DecisionService:
             slot.name,
             slot,
             request.decision_id,
-            lambda decision_id: recommend(slot.policy, request, decision_id, now_ms, hurry=hurry),
+            lambda decision_id: recommend(slot.policy, request, decision_id, now_ms, effort=effort),
             list_response,
         )
         return cast("Future[RecommendResponse]", answer)
@@ -222,6 +330,31 @@ class DecisionService:
             slot=request.slot if request.HasField("slot") else None,
         )
         return outcome.outcome_id, self._recorder.record([outcome])
+
+    def activate(self, request: ActivateRequest, now_ms: int) -> Future[None]:
+        """Record that a deferred decision is acted on; returns a future that ends once that is safe in the log."""
+        if not request.decision_id:
+            raise InvalidRequest("decision_id", "is empty; name the decision that is acted on")
+        self.limits.activate(request)
+        if request.time_ms < 0:
+            raise InvalidRequest("time_ms", f"is {request.time_ms}; send milliseconds since 1970, or 0 for now")
+        if request.decision_point:
+            self.slot(request.decision_point)
+        activation = Outcome(
+            decision_id=request.decision_id,
+            decision_point=request.decision_point,
+            time_ms=request.time_ms or now_ms,
+            activation=True,
+        )
+        return self._recorder.record([activation])
+
+
+def whole(request: DecideRequestParts) -> DecideRequest:
+    """Return a request in full; raises ``InvalidRequest`` where its parts are no messages."""
+    try:
+        return DecideRequest.FromString(request.SerializeToString())
+    except DecodeError as error:
+        raise InvalidRequest("request", f"is no DecideRequest ({error}); send one") from None
 
 
 def _check_outcome(

@@ -13,18 +13,25 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
+from engine.api.leeway.v1.parts_pb2 import DecideBatchRequestParts, DecideRequestParts
 from engine.config import ServingConfig
+from engine.effort import Effort
 from engine.errors import InvalidRequest
+from engine.serving.direct import batch_item, batch_response
 from engine.serving.errors import status_of
+from engine.serving.later import Later
+from engine.serving.load import Load
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService
 from engine.serving.streams import Streams
 
 logger = logging.getLogger(__name__)
 
+#: Methods that wait for nothing but the log, and that last.
+LATER = frozenset({"Decide", "Report"})
 #: Requests that are scored in one matrix. Between two of them it is asked how much of the deadline is left.
 MATRIX = 64
-_Answer = Future[service_pb2.DecideResponse] | Exception
+_Answer = bytes | Future[service_pb2.DecideResponse] | Exception
 
 
 class LeewayServicer(service_pb2_grpc.LeewayServicer):
@@ -40,7 +47,15 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         Is told of every call.
     clock
         Milliseconds since 1970.
+
+    Attributes
+    ----------
+    load : Load
+        The calls that wait for it.
     """
+
+    # Where an override is ignored, a method gives what goes onto the wire, or what is left of the call, and not the
+    # message of the generated stub; the names are those of the service.
 
     #: Of each instance: grpcio looks for the threads of a method at what it calls.
     DecideStream: Any = None
@@ -52,6 +67,7 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._config = config
         self._observer = observer
         self._clock = clock
+        self.load = Load(config)
         self._streams = Streams(self._stream, most=MATRIX, streams=config.streams)
         self.DecideStream = self._streams
 
@@ -59,17 +75,36 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         """Let streams end once what has come is answered; a server that drains calls it."""
         self._streams.end()
 
-    def Decide(  # noqa: N802
-        self, request: service_pb2.DecideRequest, context: grpc.ServicerContext
-    ) -> service_pb2.DecideResponse:
+    def prepare(self, requests: Sequence[object]) -> None:
+        """Decide for calls whose turn comes next, if they are going to be scored."""
+        if self.load.effort().scores:
+            self._service.prepare([one for one in requests if isinstance(one, DecideRequestParts)], self._clock())
+
+    def Decide(  # type: ignore[override]  # noqa: N802
+        self, request: DecideRequestParts, context: grpc.ServicerContext
+    ) -> bytes | Later:
         """Answer one request."""
         self._observer.begin()
         started = time.perf_counter()
         try:
             left = self._time_left(context)
-            answer = self._service.decide(request, self._clock(), hurry=self._hurry(left)).result(timeout=left)
+            effort = self._effort("Decide", left)
+            answer = self._service.answer(request, self._clock(), effort=effort)
         except Exception as error:
             self._abort("Decide", context, error)
+        if isinstance(answer, bytes):
+            return self._decided(request, started, answer)
+
+        def finish(wait_s: float) -> bytes:
+            try:
+                made = answer.result(timeout=wait_s)
+            except Exception as error:
+                self._abort("Decide", context, error)
+            return self._decided(request, started, made.SerializeToString())
+
+        return Later(answer, left, finish)
+
+    def _decided(self, request: DecideRequestParts, started: float, answer: bytes) -> bytes:
         self._observer.decided(request.decision_point, time.perf_counter() - started)
         self._observer.end("Decide", "OK")
         return answer
@@ -82,16 +117,17 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         started = time.perf_counter()
         try:
             left = self._time_left(context)
-            answer = self._service.recommend(request, self._clock(), hurry=self._hurry(left)).result(timeout=left)
+            effort = self._effort("Recommend", left)
+            answer = self._service.recommend(request, self._clock(), effort=effort).result(timeout=left)
         except Exception as error:
             self._abort("Recommend", context, error)
         self._observer.decided(request.recommender, time.perf_counter() - started)
         self._observer.end("Recommend", "OK")
         return answer
 
-    def DecideBatch(  # noqa: N802
-        self, request: service_pb2.DecideBatchRequest, context: grpc.ServicerContext
-    ) -> service_pb2.DecideBatchResponse:
+    def DecideBatch(  # type: ignore[override]  # noqa: N802
+        self, request: DecideBatchRequestParts, context: grpc.ServicerContext
+    ) -> bytes:
         """Answer many; all of them are on their way to the log before the first is waited for."""
         self._observer.begin()
         started = time.perf_counter()
@@ -99,51 +135,61 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         left = self._time_left(context)
         answers: list[_Answer] = []
         for start in range(0, len(request.requests), MATRIX):
-            answers += self._begin(request.requests[start : start + MATRIX], context)
+            answers += self._begin("DecideBatch", request.requests[start : start + MATRIX], context)
         items = self._ended(answers, started, left)
         self._observer.end("DecideBatch", "OK")
-        return service_pb2.DecideBatchResponse(items=items)
+        return batch_response(items)
 
-    def _stream(
-        self, requests: Sequence[service_pb2.DecideRequest], context: grpc.ServicerContext
-    ) -> list[service_pb2.DecideBatchItem]:
+    def _stream(self, requests: Sequence[DecideRequestParts], context: grpc.ServicerContext) -> list[bytes]:
         self._observer.begin()
         started = time.perf_counter()
         left = self._time_left(context)
-        items = self._ended(self._begin(requests, context), started, left)
+        items = self._ended(self._begin("DecideStream", requests, context), started, left)
         self._observer.end("DecideStream", "OK")
         return items
 
-    def _begin(self, requests: Sequence[service_pb2.DecideRequest], context: grpc.ServicerContext) -> list[_Answer]:
+    def _begin(
+        self, method: str, requests: Sequence[DecideRequestParts], context: grpc.ServicerContext
+    ) -> list[_Answer]:
         """Decide some requests in one matrix; they are on their way to the log."""
-        hurry = self._hurry(self._time_left(context))
-        return self._service.decide_each(requests, self._clock(), hurry=hurry)
+        effort = self._effort(method, self._time_left(context))
+        return self._service.answer_each(requests, self._clock(), effort=effort)
 
-    def _ended(self, answers: Sequence[_Answer], started: float, left: float) -> list[service_pb2.DecideBatchItem]:
-        """Wait for answers; each succeeds or fails by itself."""
+    def _ended(self, answers: Sequence[_Answer], started: float, left: float) -> list[bytes]:
+        """Wait for answers, and return each as the item of a batch; each succeeds or fails by itself."""
         items = []
         for answer in answers:
             try:
                 if isinstance(answer, Exception):
                     raise answer
-                items.append(service_pb2.DecideBatchItem(response=answer.result(timeout=self._left(started, left))))
+                if not isinstance(answer, bytes):
+                    answer = answer.result(timeout=self._left(started, left)).SerializeToString()
+                items.append(batch_item(answer))
             except Exception as error:
-                items.append(service_pb2.DecideBatchItem(error=_logged_status(error)))
+                items.append(service_pb2.DecideBatchItem(error=_logged_status(error)).SerializeToString())
         return items
 
-    def Report(  # noqa: N802
+    def Report(  # type: ignore[override]  # noqa: N802
         self, request: service_pb2.ReportRequest, context: grpc.ServicerContext
-    ) -> service_pb2.ReportResponse:
+    ) -> Later:
         """Take one outcome."""
         self._observer.begin()
         try:
+            left = self._time_left(context)
             outcome_id, recorded = self._service.report(request, self._clock())
-            recorded.result(timeout=self._time_left(context))
         except Exception as error:
             self._abort("Report", context, error)
-        self._observer.outcome()
-        self._observer.end("Report", "OK")
-        return service_pb2.ReportResponse(outcome_id=outcome_id)
+
+        def finish(wait_s: float) -> service_pb2.ReportResponse:
+            try:
+                recorded.result(timeout=wait_s)
+            except Exception as error:
+                self._abort("Report", context, error)
+            self._observer.outcome()
+            self._observer.end("Report", "OK")
+            return service_pb2.ReportResponse(outcome_id=outcome_id)
+
+        return Later(recorded, left, finish)
 
     def ReportBatch(  # noqa: N802
         self, request: service_pb2.ReportBatchRequest, context: grpc.ServicerContext
@@ -173,9 +219,21 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._observer.end("ReportBatch", "OK")
         return reply
 
-    def Record(  # noqa: N802
+    def Activate(  # noqa: N802
+        self, request: service_pb2.ActivateRequest, context: grpc.ServicerContext
+    ) -> service_pb2.ActivateResponse:
+        """Take word that a deferred decision is acted on."""
+        self._observer.begin()
+        try:
+            self._service.activate(request, self._clock()).result(timeout=self._time_left(context))
+        except Exception as error:
+            self._abort("Activate", context, error)
+        self._observer.end("Activate", "OK")
+        return service_pb2.ActivateResponse()
+
+    def Record(  # type: ignore[override]  # noqa: N802
         self, request: service_pb2.RecordRequest, context: grpc.ServicerContext
-    ) -> service_pb2.DecideBatchResponse:
+    ) -> bytes:
         """Take decisions that a client made by itself."""
         self._observer.begin()
         started = time.perf_counter()
@@ -190,7 +248,7 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
                 answers.append(error)
         items = self._ended(answers, started, left)
         self._observer.end("Record", "OK")
-        return service_pb2.DecideBatchResponse(items=items)
+        return batch_response(items)
 
     def _time_left(self, context: grpc.ServicerContext) -> float:
         """Seconds until the caller gives up; a caller without a deadline gets the default."""
@@ -199,8 +257,14 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         # Without a deadline grpcio reports the distance to the end of time.
         return default if remaining > 1e6 else max(remaining, 0.0)
 
-    def _hurry(self, left: float) -> bool:
-        return left * 1_000.0 < self._config.scoring_reserve
+    def _effort(self, method: str, left: float) -> Effort:
+        """Return how much is done with ``left`` seconds to go, and so many calls waiting."""
+        if left * 1_000.0 < self._config.scoring_reserve:
+            return Effort.DEADLINE
+        effort = self.load.effort()
+        if effort is not Effort.FULL:
+            self._observer.degraded(method, effort.name.lower())
+        return effort
 
     @staticmethod
     def _left(started: float, budget: float) -> float:

@@ -12,13 +12,14 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from engine.config import Model, Name
 from engine.errors import ConfigError
+from engine.plain_yaml import read_yaml
 
 Scope = Literal["decide", "report", "read", "admin"]
 #: Says what a leaked text is, to people and to scanners of repositories.
@@ -154,7 +155,7 @@ def read_access(path: Path) -> Access:
     try:
         if path.stat().st_mode & 0o002:
             raise ConfigError(f"{path}: anybody on this machine may write it, and so let in whom they like; chmod o-w")
-        found: Any = yaml.safe_load(path.read_text())
+        found, _ = read_yaml(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}); make entries with: leeway token create") from error
     except yaml.YAMLError as error:

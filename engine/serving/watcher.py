@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from engine.config import Challenger, same_fields
@@ -32,6 +33,15 @@ def schema_problem(policy: Policy, slot: Slot) -> str:
     return f"policy {policy.version} was made for other features; the learner publishes one that fits"
 
 
+def pause_s(interval_s: float, turn: float, now_s: float) -> float:
+    """Return how long to wait for the next look of one of several processes, which all read the same clock.
+
+    >>> pause_s(0.25, 0.0, now_s=100.0), pause_s(0.25, 0.5, now_s=100.0)
+    (0.25, 0.125)
+    """
+    return interval_s - (now_s - turn * interval_s) % interval_s
+
+
 class PolicyWatcher:
     """Polls the store's pointers in a thread of its own.
 
@@ -48,14 +58,25 @@ class PolicyWatcher:
         Is told of swaps and failures.
     interval_s
         Seconds between looks.
+    turn
+        Which part of the interval has passed when this process looks, from 0 to less than 1; ``None``: any. With one of
+        its own for each process that watches the store they swap one after another.
     """
 
-    def __init__(self, service: DecisionService, store: PolicyStore, observer: Observer, interval_s: float) -> None:
+    def __init__(
+        self,
+        service: DecisionService,
+        store: PolicyStore,
+        observer: Observer,
+        interval_s: float,
+        turn: float | None = None,
+    ) -> None:
         self._service = service
         self._store = store
         self._lists = RecommenderStore(store.root)
         self._observer = observer
         self._interval_s = interval_s
+        self._turn = turn
         self._stop = threading.Event()
         self._seen: dict[str, str] = {}
         self._challengers: dict[str, Challenger | None] = {}
@@ -139,8 +160,11 @@ class PolicyWatcher:
         logger.error("%s: policy %s is not served: %s", name, label, problem)
         self._observer.load_error(name)
 
+    def _pause_s(self) -> float:
+        return self._interval_s if self._turn is None else pause_s(self._interval_s, self._turn, time.time())
+
     def _run(self) -> None:
-        while not self._stop.wait(self._interval_s):
+        while not self._stop.wait(self._pause_s()):
             try:
                 self.look()
             except Exception:

@@ -41,12 +41,13 @@ JOIN = Dashboard(
                 ),
                 Panel(
                     "Conservation",
-                    "Decisions less feedback less pending ones. It is 0; anything else that stays is a lost decision.",
+                    "Decisions less feedback, pending and unactivated ones. It is 0; what stays is lost.",
                     "short",
                     (
                         Query(
                             f"max by (decision_point) ({gauge('leeway_join_decisions_total')}"
-                            f" - {gauge('leeway_join_feedback_total')} - {gauge('leeway_join_pending_decisions')})",
+                            f" - {gauge('leeway_join_feedback_total')} - {gauge('leeway_join_pending_decisions')}"
+                            f" - {gauge('leeway_join_unactivated_total')})",
                             _POINT,
                         ),
                     ),

@@ -112,6 +112,22 @@ SERVING = Dashboard(
                     alerts=("LeewayErrorBudgetBurn", "LeewayLatencyBudgetBurn"),
                 ),
                 Panel(
+                    "More than can be answered",
+                    "Calls that were refused, and calls that got less effort because many waited, in a second.",
+                    "reqps",
+                    (
+                        Query(
+                            f"sum by (method, reason) ({rate('leeway_requests_refused_total', scope=SCOPE)})",
+                            "{{method}} {{reason}}",
+                        ),
+                        Query(
+                            f"sum by (method, step) ({rate('leeway_requests_degraded_total', scope=SCOPE)})",
+                            "{{method}} {{step}}",
+                        ),
+                    ),
+                    low=0.0,
+                ),
+                Panel(
                     "Fallbacks",
                     "Decisions that did not come from the policy's oracle, in a second.",
                     "reqps",

@@ -33,7 +33,7 @@ from streaming.console.changing import (
     move_champion,
     point_of_alarm,
 )
-from streaming.console.gate import HEADERS, Gate, permit_point, sees
+from streaming.console.gate import HEADERS, Gate, permit_point, permit_scope, sees
 from streaming.console.looking import Looks
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,10 @@ class Console:
             file.name: (file.read_bytes(), _TYPES[file.name.rpartition(".")[2]])
             for file in files("streaming.console").joinpath("pages").iterdir()
         }
+        if gate.guarded:
+            # The page asks for a token first, rather than to be refused: browsers report that as an error.
+            page, kind = self._files["index.html"]
+            self._files["index.html"] = (page.replace(b"<body>", b"<body data-guarded>", 1), kind)
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -112,7 +116,8 @@ class Console:
                 self._gate.check_name(request)
                 if request.method != "GET":
                     self._gate.check_origin(request)
-                caller = self._gate.caller(request, scope)
+                caller = self._gate.caller(request)
+                permit_scope(caller, scope, request)
                 value, point = await answer(request, caller)
                 verdict = "OK" if "done" not in value else "DONE" if value["done"] else "NOTHING_DONE"
                 return _json(value)

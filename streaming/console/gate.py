@@ -89,19 +89,20 @@ class Gate:
                 "a change comes from the console's own page alone; load it again, or use the command line",
             )
 
-    def caller(self, request: Request, scope: Scope) -> Caller | None:
-        """Return who asks; ``None``: anybody may.
-
-        Raises ``NotAuthenticated``, and ``NotPermitted`` for who lacks the scope.
-        """
+    def caller(self, request: Request) -> Caller | None:
+        """Return who asks; ``None``: anybody may. Raises ``NotAuthenticated``."""
         if self._access is None:
             return None
         words = request.headers.get("authorization")
         if words is None:
             raise NotAuthenticated("say who you are: enter a token")
-        caller = valid(self._access().by_token(bearer(words)), self._clock())
+        return valid(self._access().by_token(bearer(words)), self._clock())
+
+
+def permit_scope(caller: Caller | None, scope: Scope, request: Request) -> None:
+    """Raise ``NotPermitted`` for who lacks a scope."""
+    if caller is not None:
         permit(caller, Rule(scope), request)
-        return caller
 
 
 def sees(caller: Caller | None, point: str) -> bool:

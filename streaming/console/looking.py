@@ -19,7 +19,7 @@ from streaming.config import Config
 from streaming.console.gate import sees
 from streaming.console.lookup import look_up
 from streaming.doctor import examine
-from streaming.drift import alarm_facts, equilibrium_facts
+from streaming.drift import alarm_facts, echoes_of, equilibrium_facts, stands_alone
 from streaming.finding import Finding
 from streaming.generations import table_facts
 from streaming.holds import read_alarms, read_holds
@@ -103,7 +103,9 @@ class Looks:
             changes = [
                 {"change_ms": alarm.change_ms, "explanation": alarm.explanation}
                 for alarm in read_alarms(log)
-                if alarm.decision_point == point and not alarm.explained and alarm.change_ms >= begin_ms
+                if alarm.decision_point == point
+                and not (alarm.explained or alarm.echo_of)
+                and alarm.change_ms >= begin_ms
             ]
             return {"feedback": len(mine), "bins": _bins(mine), "changes": changes[-LISTED:] if mine else []}
 
@@ -140,9 +142,12 @@ class Looks:
 
         def read(log: Log) -> dict[str, Any]:
             alarms = read_alarms(log)
-            holds = read_holds(log, alarms)
+            holds, echoes = read_holds(log, alarms), echoes_of(alarms)
             held = {name: words for name in self._config.deciding if (words := holds.words(name)) is not None}
-            return {"alarms": [alarm_facts(alarm, holds) for alarm in reversed(alarms)], "held": held}
+            return {
+                "alarms": [alarm_facts(a, holds, echoes) for a in reversed(alarms) if a.explained or stands_alone(a)],
+                "held": held,
+            }
 
         found = self._from_log("alarms", 2.0, read)
         mine = [alarm for alarm in found["alarms"] if sees(caller, alarm["decision_point"])]

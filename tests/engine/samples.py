@@ -15,6 +15,7 @@ from engine.features import Encoder
 from engine.oracles import LinearOracle, Oracle
 from engine.policy import Policy
 from engine.records import Action, Decision, Features, Outcome
+from engine.sealed import SealedDecision
 
 NAME = "offers"
 TIME_MS = 1_767_225_600_000
@@ -106,10 +107,10 @@ class MemoryRecorder:
         self.held = False
         self._waiting: list[tuple[Future[None], Sequence[Decision | Outcome]]] = []
 
-    def record(self, records: Sequence[Decision | Outcome]) -> Future[None]:
+    def record(self, records: Sequence[Decision | SealedDecision | Outcome]) -> Future[None]:
         """Take records at once, unless they are held."""
         future: Future[None] = Future()
-        self._waiting.append((future, list(records)))
+        self._waiting.append((future, [r.decision() if isinstance(r, SealedDecision) else r for r in records]))
         if not self.held:
             self.confirm()
         return future
@@ -143,6 +144,8 @@ class MemoryObserver:
         self.unrecorded_at: list[str] = []
         self.swaps: list[str] = []
         self.load_errors: list[str] = []
+        self.refusals: list[tuple[str, str]] = []
+        self.degradations: list[tuple[str, str]] = []
 
     def begin(self) -> None:
         """Nothing to remember."""
@@ -153,9 +156,9 @@ class MemoryObserver:
     def decided(self, point: str, seconds: float) -> None:
         """Nothing to remember."""
 
-    def decision(self, decision: Decision) -> None:
+    def decision(self, decision: Decision | SealedDecision) -> None:
         """Remember a decision."""
-        self.decisions.append(decision)
+        self.decisions.append(decision.decision() if isinstance(decision, SealedDecision) else decision)
 
     def unrecorded(self, point: str) -> None:
         """Remember where."""
@@ -167,6 +170,18 @@ class MemoryObserver:
     def swap(self, point: str, version: str, generation: int, learned: int, created_ms: int) -> None:
         """Remember what serves."""
         self.swaps.append(version)
+
+    def refused(self, method: str, reason: str) -> None:
+        """Remember which, and why."""
+        self.refusals.append((method, reason))
+
+    def turned_away(self, method: str, reason: str) -> None:
+        """Remember which, and why."""
+        self.refused(method, reason)
+
+    def degraded(self, method: str, step: str) -> None:
+        """Remember which, and how far."""
+        self.degradations.append((method, step))
 
     def load_error(self, point: str) -> None:
         """Remember where it failed."""

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.api.leeway.v1.service_pb2 import DecideRequest
 from engine.config import Challenger, DecisionPoint
+from engine.effort import Effort
 from engine.errors import InvalidRequest
 from engine.features import Encoder
 from engine.oracles import LightGBMOracle, LinearOracle, Oracle, make_learner
@@ -131,8 +132,8 @@ def test_a_request_that_the_oracle_fails_on_costs_the_others_nothing() -> None:
 
 def test_too_little_time_asks_no_oracle() -> None:
     policy, many = make_policy(oracle=LinearOracle(np.zeros((1, 1)))), asked(3, 3)
-    made = decide_each(policy, many, TIME_MS, hurry=True)
-    assert made == [decide(policy, *one, TIME_MS, hurry=True) for one in many]
+    made = decide_each(policy, many, TIME_MS, effort=Effort.DEADLINE)
+    assert made == [decide(policy, *one, TIME_MS, effort=Effort.DEADLINE) for one in many]
     assert {decision.fallback for decision in made if isinstance(decision, Decision)} == {FALLBACK_REASON_DEADLINE}
 
 
@@ -145,10 +146,10 @@ def test_a_rollout_acts_and_looks_on_as_it_does_alone(mode: str) -> None:
     slot = Slot(name=NAME, point=POINT, policy=make_policy(), rollout=Rollout(challenger, terms))
     many = asked(4, 40)
     many[7][0].actions[0].id = ""
-    made = slot.decide_each(many, TIME_MS, StageTimes(), hurry=False)
+    made = slot.decide_each(many, TIME_MS, StageTimes(), effort=Effort.FULL)
     assert isinstance(made.pop(7), InvalidRequest)
     del many[7]
-    assert made == [slot.decide(*one, TIME_MS, StageTimes(), hurry=False) for one in many]
+    assert made == [slot.decide(*one, TIME_MS, StageTimes(), effort=Effort.FULL) for one in many]
     versions = {decision.policy_version for decision in made if isinstance(decision, Decision)}
     assert len(versions) == (2 if mode == "canary" else 1)
 

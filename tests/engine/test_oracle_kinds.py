@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import lightgbm
 import numpy as np
 import pytest
 import sklearn.ensemble
@@ -20,7 +19,7 @@ from pydantic import ValidationError
 
 from engine.config import DecisionPoint, FourierConfig, PolicyConfig, RecursiveRidgeConfig
 from engine.config.oracle import ESTIMATORS, Estimator, SklearnConfig
-from engine.oracles import Columns, Events, LightGBMOracle, LinearLearner, make_learner
+from engine.oracles import Columns, Events, LinearLearner, make_learner
 from engine.oracles.ensemble import bootstrap_weights
 from engine.oracles.in_process import InProcessLearner
 from engine.oracles.online import OnlineLinearLearner, OnlineLogisticLearner
@@ -201,29 +200,6 @@ def test_units_of_features_do_not_matter_to_first_order_updates() -> None:
     other.partial_fit(X * scale, actions, rewards)
     codes = np.arange(800) % 3 + 1
     assert_allclose(one.oracle().predict(X, codes), other.oracle().predict(X * scale, codes), rtol=0.0, atol=1e-4)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_the_c_interface_gives_the_numbers_of_the_booster_bit_for_bit(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    X, codes = rng.normal(size=(700, 7)).astype(np.float32), rng.integers(0, 5, 700)
-    y = np.sin(X).sum(axis=1) + codes
-    rows = np.column_stack([X, codes.astype(np.float32)])
-    parameters = {
-        "objective": ["regression", "binary"][seed % 2],
-        "min_data_in_leaf": 3,
-        "verbose": -1,
-        "num_threads": 1,
-    }
-    label = (y > 0.0).astype(float) if seed % 2 else y
-    trained = lightgbm.train(parameters, lightgbm.Dataset(rows, label, categorical_feature=[7]), 30)
-    oracle = LightGBMOracle(trained.model_to_string())
-    booster = lightgbm.Booster(model_str=trained.model_to_string())
-    for count in (1, 2, 10, 300, 5):
-        expected = booster.predict(rows[:count], num_threads=1)
-        assert oracle.predict(X[:count], codes[:count]).tobytes() == np.asarray(expected, np.float64).tobytes()
-    with pytest.raises(ValueError, match="6 columns"):
-        oracle.predict(X[:3, :6], codes[:3])
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

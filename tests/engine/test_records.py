@@ -42,7 +42,7 @@ def test_entropy_of_certainty_is_a_positive_zero() -> None:
 
 def test_every_fallback_reason_has_a_short_name() -> None:
     names = [fallback_name(reason) for reason in FallbackReason.values()]
-    assert names == ["none", "oracle_failed", "deadline", "client"]
+    assert names == ["none", "oracle_failed", "deadline", "client", "overload"]
 
 
 def test_a_process_that_was_forked_gives_other_ids() -> None:

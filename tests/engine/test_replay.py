@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.effort import Effort
 from engine.oracles import LinearOracle
 from engine.policy import Policy
 from engine.records import FALLBACK_REASON_DEADLINE, FALLBACK_REASON_NONE, FALLBACK_REASON_ORACLE_FAILED, Decision
@@ -22,18 +23,23 @@ POLICY = make_policy()
 DECISION_ID = "decision-4"
 
 
-def logged(policy: Policy = POLICY, decision_id: str = DECISION_ID, *, hurry: bool = False) -> Decision:
+def logged(policy: Policy = POLICY, decision_id: str = DECISION_ID, *, effort: Effort = Effort.FULL) -> Decision:
     """Return a decision as it comes back from the log."""
     sent = request(decision_id)
     sent.actions[1].excluded = True
-    decision = decide(policy, sent, decision_id, TIME_MS, hurry=hurry)
+    decision = decide(policy, sent, decision_id, TIME_MS, effort=effort)
     return Decision.FromString(decision.SerializeToString())
 
 
-@given(number=st.integers(0, 10**6), hurry=st.booleans(), seed=st.integers(0, 5), share=st.sampled_from([0.0, 0.3]))
-def test_a_logged_decision_is_recomputed_bit_for_bit(number: int, hurry: bool, seed: int, share: float) -> None:
+@given(
+    number=st.integers(0, 10**6),
+    effort=st.sampled_from(Effort),
+    seed=st.integers(0, 5),
+    share=st.sampled_from([0.0, 0.3]),
+)
+def test_a_logged_decision_is_recomputed_bit_for_bit(number: int, effort: Effort, seed: int, share: float) -> None:
     policy = make_policy(seed, uniform_share=share)
-    assert mismatch(logged(policy, f"id-{number}", hurry=hurry), policy) == ""
+    assert mismatch(logged(policy, f"id-{number}", effort=effort), policy) == ""
 
 
 def test_a_policy_from_the_store_recomputes_what_another_process_decided(tmp_path: Path) -> None:
@@ -158,8 +164,9 @@ def test_any_change_of_what_was_decided_is_found(change: Callable[[Decision], No
         (set_field("salt", ""), "salt"),
     ],
 )
-def test_any_change_of_a_fallback_is_found(change: Callable[[Decision], None], found: str) -> None:
-    decision = logged(hurry=True)
+@pytest.mark.parametrize("effort", [Effort.DEADLINE, Effort.OVERLOAD])
+def test_any_change_of_a_fallback_is_found(effort: Effort, change: Callable[[Decision], None], found: str) -> None:
+    decision = logged(effort=effort)
     assert mismatch(decision, POLICY) == ""
     change(decision)
     assert found in mismatch(decision, POLICY)

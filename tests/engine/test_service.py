@@ -10,6 +10,7 @@ import pytest
 
 from engine.api.leeway.v1.service_pb2 import DecideRequest, DecideResponse, ReportRequest
 from engine.config import DecisionPoint, RewardConfig
+from engine.effort import Effort
 from engine.errors import InvalidRequest, LogError, UnknownDecisionPoint
 from engine.oracles import LinearOracle
 from engine.policy import Policy
@@ -44,8 +45,8 @@ class World:
             remembered,
         )
 
-    def ask(self, decision_id: str = "", *, now_ms: int = TIME_MS, hurry: bool = False) -> DecideResponse:
-        return self.service.decide(request(decision_id), now_ms, hurry=hurry).result(timeout=5)
+    def ask(self, decision_id: str = "", *, now_ms: int = TIME_MS, effort: Effort = Effort.FULL) -> DecideResponse:
+        return self.service.decide(request(decision_id), now_ms, effort=effort).result(timeout=5)
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_request_without_an_id_gets_one_and_each_is_a_decision_of_its_own(worl
 
 def test_a_retry_gets_the_same_answer_and_is_recorded_once(world: World) -> None:
     first = world.ask("d1")
-    again = world.ask("d1", now_ms=TIME_MS + 60_000, hurry=True)
+    again = world.ask("d1", now_ms=TIME_MS + 60_000, effort=Effort.DEADLINE)
     assert again == first
     assert len(world.recorder.records) == len(world.observer.decisions) == world.service.slot(NAME).decisions == 1
 
@@ -189,7 +190,7 @@ def test_a_refused_request_leaves_its_id_free(world: World) -> None:
 def test_too_little_time_gives_the_uniform_fallback_with_its_reason(world: World) -> None:
     sent = request("d1")
     sent.actions[2].excluded = True
-    answer = world.service.decide(sent, TIME_MS, hurry=True).result(timeout=5)
+    answer = world.service.decide(sent, TIME_MS, effort=Effort.DEADLINE).result(timeout=5)
     (decision,) = world.recorder.decisions
     assert answer.fallback == decision.fallback == FALLBACK_REASON_DEADLINE
     assert "deadline" in answer.fallback_detail
@@ -206,7 +207,7 @@ def test_too_little_time_does_not_ask_the_oracle() -> None:
             raise AssertionError("asked")
 
     world = World(make_policy(oracle=Untouchable(np.zeros((1, 1)))))
-    assert world.ask(hurry=True).fallback == FALLBACK_REASON_DEADLINE
+    assert world.ask(effort=Effort.DEADLINE).fallback == FALLBACK_REASON_DEADLINE
 
 
 def test_a_failing_oracle_gives_the_uniform_fallback_with_its_true_propensity() -> None:

@@ -9,7 +9,15 @@ import pytest
 from google.rpc import code_pb2, error_details_pb2
 from google.rpc.status_pb2 import Status
 
-from engine.errors import ConfigError, InvalidRequest, LogError, SnapshotError, UnknownDecisionPoint
+from engine.errors import (
+    ConfigError,
+    DeadlinePassed,
+    InvalidRequest,
+    LogError,
+    Overloaded,
+    SnapshotError,
+    UnknownDecisionPoint,
+)
 from engine.serving.errors import DOMAIN, status_of
 
 
@@ -40,6 +48,8 @@ def reason(status: Status) -> str:
         (LogError("disk full"), code_pb2.UNAVAILABLE, "LOG_UNAVAILABLE"),
         (concurrent.futures.TimeoutError(), code_pb2.DEADLINE_EXCEEDED, "LOG_SLOW"),
         (TimeoutError(), code_pb2.DEADLINE_EXCEEDED, "LOG_SLOW"),
+        (Overloaded("queue_full", "no room", 0.2), code_pb2.RESOURCE_EXHAUSTED, "QUEUE_FULL"),
+        (DeadlinePassed("too late"), code_pb2.DEADLINE_EXCEEDED, "TOO_LATE"),
         (SnapshotError("damaged"), code_pb2.INTERNAL, "INTERNAL"),
         (ConfigError("wrong"), code_pb2.INTERNAL, "INTERNAL"),
         (ZeroDivisionError("oh"), code_pb2.INTERNAL, "INTERNAL"),

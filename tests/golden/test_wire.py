@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
-from engine.api.leeway.v1 import admin_pb2, records_pb2, service_pb2
+from engine.api.leeway.v1 import admin_pb2, parts_pb2, records_pb2, service_pb2
 from engine.records import (
     DEAD_LETTER_REASON_UNKNOWN_DECISION,
     FALLBACK_REASON_ORACLE_FAILED,
+    MODE_LOGGING_ONLY,
     Action,
     Decision,
     Features,
@@ -34,7 +35,12 @@ from streaming.topics import FEEDBACK
 from streaming.wire import feedback_headers, message_of, read_decision, read_outcome
 
 HERE = Path(__file__).parent
-FILES: tuple[FileDescriptor, ...] = (records_pb2.DESCRIPTOR, service_pb2.DESCRIPTOR, admin_pb2.DESCRIPTOR)
+FILES: tuple[FileDescriptor, ...] = (
+    records_pb2.DESCRIPTOR,
+    service_pb2.DESCRIPTOR,
+    parts_pb2.DESCRIPTOR,
+    admin_pb2.DESCRIPTOR,
+)
 
 DECISION = Decision(
     decision_id="3f2a",
@@ -65,6 +71,19 @@ WITHOUT_SHADOW = Decision()
 WITHOUT_SHADOW.CopyFrom(DECISION)
 WITHOUT_SHADOW.ClearField("shadow_policy_version")
 WITHOUT_SHADOW.ClearField("shadow_probabilities")
+#: A caller's own choice, of which it is not known yet whether it is acted on.
+CHOICE = Decision(
+    decision_id="71d0",
+    decision_point="offers",
+    time_ms=1_767_225_600_000,
+    policy_version="g2.17-3fa9c1de",
+    actions=[Action(id="north"), Action(id="south")],
+    probabilities=[0.25, 0.75],
+    chosen=1,
+    mode=MODE_LOGGING_ONLY,
+    deferred=True,
+)
+ACTIVATION = Outcome(decision_id="71d0", time_ms=1_767_225_660_000, activation=True)
 OUTCOME = Outcome(decision_id="3f2a", decision_point="offers", outcome_id="o-1", time_ms=1_767_225_660_000, value=0.75)
 LIST = Decision(
     decision_id="9c1e",
@@ -98,12 +117,14 @@ LIST_OUTCOME = Outcome(
 RECORDS: dict[str, Decision | Outcome | Feedback] = {
     "Decision": DECISION,
     "Decision without a shadow": WITHOUT_SHADOW,
+    "Decision of a caller": CHOICE,
     "Outcome": OUTCOME,
     "Feedback": Feedback(
         decision=DECISION, reward=0.75, defaulted=True, outcomes=1, reward_time_ms=1_767_225_660_000
     ),
     "Decision of a list": LIST,
     "Outcome of a list": LIST_OUTCOME,
+    "Activation": ACTIVATION,
     "Feedback of a list": Feedback(
         decision=LIST, reward=1.0, outcomes=1, reward_time_ms=1_767_225_660_000, tasks=["click"], slot_values=[1.0, 0.0]
     ),
@@ -145,6 +166,7 @@ def messages() -> dict[str, Message]:
         "outcomes of a list, without id": message_of(
             Outcome(decision_id="9c1e", time_ms=1_767_225_660_000, value=1.0, task="click", slot=0)
         ),
+        "outcomes, an activation": message_of(ACTIVATION),
         "feedback": Message(
             FEEDBACK, b"3f2a", None, DECISION.time_ms, feedback_headers("offers", "3f2a", DECISION.time_ms)
         ),

@@ -89,7 +89,9 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def leeway(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def leeway(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, patience_s: float = 4 * PATIENCE_S
+) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run(
         [*COMMAND, *map(str, arguments)],
@@ -98,7 +100,7 @@ def leeway(*arguments: str | Path, env: Mapping[str, str] | None = None) -> subp
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=4 * PATIENCE_S,
+        timeout=patience_s,
         check=False,
     )
 

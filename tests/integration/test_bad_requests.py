@@ -175,5 +175,5 @@ def test_bytes_that_are_no_request_are_refused_and_the_server_lives(
 ) -> None:
     call = channel.unary_unary(f"/{SERVICE}/Decide", request_serializer=bytes, response_deserializer=bytes)
     error, _ = refusal(call, b"\xff\xff\xff\xff")
-    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert stub.Decide(offer(), timeout=10.0).action in ACTIONS

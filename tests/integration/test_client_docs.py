@@ -1,4 +1,4 @@
-"""What docs/client.md and docs/http.md say can be run, run against a server with the starter's configuration."""
+"""What the pages for product engineers say can be run, run against a server with the starter's configuration."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize("number", range(len(blocks("client.md", "python"))))
-def test_the_programs_run(service: Service, number: int) -> None:
+PROGRAMS = [(page, number) for page in ("client.md", "modes.md") for number in range(len(blocks(page, "python")))]
+
+
+@pytest.mark.parametrize(("page", "number"), PROGRAMS)
+def test_the_programs_run(service: Service, page: str, number: int) -> None:
     before = len(service.decisions())
-    program = blocks("client.md", "python")[number]
-    exec(compile(program.replace("127.0.0.1:8180", service.target), f"docs/client.md, {number}", "exec"), {})
+    program = blocks(page, "python")[number]
+    exec(compile(program.replace("127.0.0.1:8180", service.target), f"docs/{page}, {number}", "exec"), {})
     assert len(service.decisions()) == before + ("8180" in program)
 
 

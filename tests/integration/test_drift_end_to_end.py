@@ -48,8 +48,6 @@ POINTS = {
     "baskets": point(monitors={**MONITORS, "features": {"reactions": ["hold_promotion"]}}),
     "masks": point(monitors={**MONITORS, "candidates": {"reactions": ["discount_learner"]}}),
 }
-#: What a change of the reward may be seen in: its mean, and its level among those that the scores predict.
-OF_REWARD = {"reward", "residual", "action_reward", "calibration"}
 
 
 def send(client: LeewayClient, name: str, first: int, count: int, *, changed: bool) -> None:
@@ -150,11 +148,17 @@ def test_each_change_raises_its_monitor_and_no_other_and_its_reaction_follows(tm
         assert CHANGED - 100 <= trained.rows <= CHANGED + 200  # a hundred decisions are made at once
         shares = {acting.uniform_share for acting in policies(service, "rewards")}
         assert max(shares) > 0.3
-        told = alarms(service, "rewards")
-        assert {alarm.monitor for alarm in told} <= OF_REWARD
+        seen = alarms(service, "rewards")
+        told = [alarm for alarm in seen if not alarm.echo_of]
+        assert told == [first]
+        assert {(alarm.echo_of, alarm.incident) for alarm in seen} <= {
+            ("", first.alarm_id),
+            (first.alarm_id, first.alarm_id),
+        }
         last_ms, next_ms = change_ms(service, "rewards")
-        assert all(last_ms - 1_000 <= alarm.change_ms <= next_ms + 1_000 for alarm in told)
-        assert [alarm.monitor for alarm in told if alarm.reactions] == ["reward"]
+        assert all(last_ms - 1_000 <= alarm.change_ms <= next_ms + 1_000 for alarm in seen)
+        assert [alarm.monitor for alarm in seen if alarm.reactions] == ["reward"]
+        assert service.metric("work", "leeway_drift_alarms_total", decision_point="rewards", monitor="residual") == 0
 
         # A feature, on which no reward depends: promotions are held.
         (first, *more) = eventually(partial(alarms, service, "baskets"), "the alarm of the feature")

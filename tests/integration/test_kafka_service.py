@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,10 +31,19 @@ Start = Callable[..., "KafkaService"]
 class KafkaService(Service):
     """``leeway up --log kafka://...`` with a configuration that says nothing of Kafka."""
 
-    def __init__(self, directory: Path, bootstrap: str, options: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        bootstrap: str,
+        options: Sequence[str],
+        environment: dict[str, str],
+        configuration: dict[str, Any] | None = None,
+    ) -> None:
         self.log = f"kafka://{bootstrap}"
         self.environment = environment
-        super().__init__(directory, settings(), options=["--log", self.log, *options], environment=environment)
+        super().__init__(
+            directory, configuration or settings(), options=["--log", self.log, *options], environment=environment
+        )
         self.config = load_config(self.path, {**environment, **log_environment(self.log)})
 
     def partitions(self, member: str) -> set[int]:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import click
 import grpc
 import pandas as pd  # type: ignore[import-untyped]  # publishes no types
 import pytest
@@ -26,6 +27,7 @@ from engine.records import Feedback, JoinAccounting
 from streaming.archive import ArchiveRole
 from streaming.catalogues import catalogue_path, read_table, save_catalogue
 from streaming.config import Config, load_config
+from streaming.generations import generations, promote, rollback
 from streaming.holds import read_holds
 from streaming.insight import tail
 from streaming.joiner import JoinerRole, read_accounting
@@ -43,7 +45,7 @@ from streaming.train_recommender import train_recommender
 from tests.integration.service import eventually
 from training.archive import ArchiveReader
 from training.day_pass import elbo_tds_pass
-from training.day_trainer import Trained
+from training.day_trainer import Trained, trainer_path
 from training.job import ExitCode, Outcome
 from training.list_pipeline import ListRetrainJob, retrain_lists
 from training.mlflow_import import mlflow
@@ -158,6 +160,13 @@ class Shop:
             item=item,
             slot=None if item else slot,
         )
+
+    def leeway(self, command: click.Command, *arguments: str) -> str:
+        """Run a command of ``leeway`` on this installation; return what it prints."""
+        path = self.config.data_dir.parent / "leeway.yaml"
+        done = CliRunner().invoke(command, ["--config", str(path), *arguments], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.output
 
     def visits(self, first: int, count: int) -> list[Recommended]:
         """Let visitors come, thirty in a second."""
@@ -298,9 +307,22 @@ def test_a_shop_learns_what_its_visitors_like(shop: Shop) -> None:
     assert days[0] >= 20_001
     assert shop.retrain(reason="drift").done_before
 
+    # What the generations earned is told, and the first model comes back as a new generation.
+    told = json.loads(shop.leeway(generations, "--json"))
+    assert [(row["generation"], row["kept"]) for row in told["generations"]][1] == (1, "as estimated")
+    if again.exit_code is ExitCode.REFUSED:
+        shop.leeway(promote, "--force")
+    assert shop.leeway(rollback, "--generation", "1").startswith("g3.0-")
+    shop.publisher.step()
+    eventually(lambda: shop.status().generation == 3, "the server serves the first model again")
+    third = shop.visits(900, 30)
+    assert liked(third, shop) > 0.8
+    assert trainer_path(shop.store.root / SHOP, third[0].policy_version).exists()  # training goes on from there
+
     # Every list is computed again from its policy, bit for bit.
+    eventually(lambda: shop.serving._log.recorder.depth == 0, "the server has recorded all")
     result = replay_log(shop.log, shop.config.policy_dir)
-    assert (result.decisions, result.mismatches, result.examples) == (901, 0, [])
+    assert (result.decisions, result.mismatches, result.examples) == (931, 0, [])
 
 
 def test_a_retraining_goes_on_from_what_a_table_has_taught(shop: Shop) -> None:

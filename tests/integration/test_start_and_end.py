@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -35,8 +36,13 @@ def test_a_retry_after_kill_9_gets_the_answer_that_was_recorded(tmp_path: Path) 
         assert [decision.decision_id for decision in service.decisions()] == [decision_id]
 
 
-def test_sigterm_waits_for_what_is_under_way(tmp_path: Path) -> None:
-    config = settings(drain="0ms", drain_grace="10m", max_message_bytes=2**26)
+#: What speaks gRPC; the second one decides in the thread that reads where a record has not to be on the disk.
+FRONTS = pytest.mark.parametrize("front", [{}, {"front": "lean"}, {"front": "lean", "durability": "memory"}])
+
+
+@FRONTS
+def test_sigterm_waits_for_what_is_under_way(tmp_path: Path, front: dict[str, Any]) -> None:
+    config = settings(drain="0ms", drain_grace="10m", max_message_bytes=2**26, **front)
     with running(tmp_path, config, "serve") as service, grpc.insecure_channel(service.target) as channel:
         watch(channel, SERVICE)  # a call that has no end is not waited for
         large = service_pb2.DecideBatchRequest(requests=[offer() for _ in range(8_000)])
@@ -52,8 +58,9 @@ def test_sigterm_waits_for_what_is_under_way(tmp_path: Path) -> None:
         assert service.facts("serve") is None
 
 
-def test_sigterm_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    with running(tmp_path, settings(drain="300ms"), "serve") as service:
+@FRONTS
+def test_sigterm_loses_nothing_that_was_acknowledged(tmp_path: Path, front: dict[str, Any]) -> None:
+    with running(tmp_path, settings(drain="300ms", **front), "serve") as service:
         acknowledged: list[str] = []
         reported: list[str] = []
         codes: list[grpc.StatusCode] = []

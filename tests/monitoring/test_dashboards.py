@@ -25,6 +25,7 @@ OTHERS = {"up", "ALERTS", "leeway_retrain_last_success_timestamp_seconds"}
 AS_THEY_STAND = {
     "leeway_join_decisions_total",
     "leeway_join_feedback_total",
+    "leeway_join_unactivated_total",
     "leeway_trainings_total",
     "leeway_recent_generation_feedback_total",
 }

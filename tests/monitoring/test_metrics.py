@@ -22,6 +22,7 @@ from engine.records import (
 from monitoring.disk_metrics import DiskCollector
 from monitoring.exposition import serve_metrics
 from monitoring.generation_metrics import RECENT, GenerationCollector, LineageMetrics
+from monitoring.merged_metrics import CrewMetrics
 from monitoring.metric_page import PAGE, page, stored_name
 from monitoring.metrics import REWARD_WINDOW, PipelineMetrics, ServingMetrics
 from monitoring.oscillation import Oscillation
@@ -69,6 +70,7 @@ class Exposed:
         self.lineage = LineageMetrics(self.registry, {"layout": None, "offers": 3_600.0}, 1_000.0)
         self.roles = RoleMetrics(self.registry, ROLES)
         self.registry.register(StageHistogram(Stages(), ["score"], [1e-6, 1e-3]))
+        CrewMetrics(self.registry)
         self.member: Member | None = None
         self.registry.register(JoinCollector(lambda: self.book))
         self.registry.register(JoinMemberCollector(lambda: self.member, lambda: 62_500))
@@ -101,7 +103,7 @@ def test_known_series_exist_from_the_start_with_zero(exposed: Exposed) -> None:
             "leeway_join_pending_decisions",
         ):
             assert exposed.value(name, decision_point=point) == 0.0, name
-        for fallback in ("none", "oracle_failed", "deadline", "client"):
+        for fallback in ("none", "oracle_failed", "deadline", "client", "overload"):
             assert exposed.value("leeway_decisions_total", decision_point=point, fallback=fallback) == 0.0
         for direction in ("up", "down"):
             assert (
@@ -152,6 +154,16 @@ def test_registering_does_not_read_the_book() -> None:
         raise AssertionError("read before the first scrape")
 
     CollectorRegistry().register(JoinCollector(unavailable))
+
+
+def test_the_first_dead_letter_of_no_known_point_is_an_increase(exposed: Exposed) -> None:
+    name = "leeway_join_dead_letters_total"
+    exposed.book = {}
+    assert exposed.value(name, decision_point="") is None  # the book was not read yet
+    exposed.book = {"offers": JoinAccounting()}
+    assert exposed.value(name, decision_point="") == 0
+    exposed.book[""] = JoinAccounting(dead_letters=2)
+    assert exposed.value(name, decision_point="") == 2
 
 
 def test_a_member_of_the_join_shows_the_partitions_that_it_has(exposed: Exposed) -> None:

@@ -12,8 +12,6 @@ from monitoring.watch import PointWatch
 from tests.monitoring.traffic import POINT, START_MS, Changed, columns, traffic
 
 CONFIG = MonitorsConfig(warm_up=1_000, settle=500)
-#: What a change of the reward shows in: its mean, and the rewards given the scores.
-OF_REWARD = {"reward", "residual", "action_reward", "calibration"}
 
 
 def watch(config: MonitorsConfig = CONFIG) -> PointWatch:
@@ -29,7 +27,7 @@ def feed(watcher: PointWatch, stream: Iterable[Feedback], size: int = 500) -> li
 @pytest.mark.parametrize(
     ("changed", "monitors", "stream"),
     [
-        ("reward", OF_REWARD, None),
+        ("reward", {"reward"}, None),
         ("feature", {"features"}, "x"),
         ("country", {"features"}, "country"),
         ("actions", {"actions"}, ""),
@@ -44,6 +42,9 @@ def test_each_change_is_found_by_its_monitor_and_by_no_other(
     watcher = watch()
     assert feed(watcher, traffic(1, 0, 4_000)) == []
     alarms = [alarm for alarm in feed(watcher, traffic(1, 4_000, 1_500, changed)) if not alarm.explained]
+    echoes, alarms = [alarm for alarm in alarms if alarm.echo_of], [alarm for alarm in alarms if not alarm.echo_of]
+    assert {alarm.monitor for alarm in echoes} <= {"residual", "action_reward", "calibration"}
+    assert {alarm.echo_of for alarm in echoes} <= {alarm.alarm_id for alarm in alarms if alarm.monitor == "reward"}
     if changed == "actions":  # whoever draws otherwise earns otherwise, and the scores say so
         alarms = [alarm for alarm in alarms if alarm.monitor != "reward"]
     if changed == "candidates":  # the action that is gone is chosen no more

@@ -27,8 +27,14 @@ Input = Decision | Outcome | End
 Changes = list[tuple[bytes, bytes | None]]
 
 
-def decision(point: str = "last", time_ms: int = 1_000, decision_id: str = "d") -> Decision:
-    return Decision(decision_id=decision_id, decision_point=point, time_ms=time_ms)
+def decision(point: str = "last", time_ms: int = 1_000, decision_id: str = "d", *, deferred: bool = False) -> Decision:
+    return Decision(decision_id=decision_id, decision_point=point, time_ms=time_ms, deferred=deferred)
+
+
+def activation(time_ms: int = 1_020, decision_id: str = "d", outcome_id: str = "", point: str = "") -> Outcome:
+    return Outcome(
+        decision_id=decision_id, time_ms=time_ms, outcome_id=outcome_id, decision_point=point, activation=True
+    )
 
 
 def outcome(

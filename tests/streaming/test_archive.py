@@ -190,6 +190,29 @@ def test_after_a_disk_error_every_row_is_there_once(
     assert ids(archive) == ids_of(rows)
 
 
+def test_a_role_whose_disk_refuses_says_so_at_each_step_until_it_has_written(
+    log: EmbeddedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, rows = tmp_path / "archive", feedbacks(40)
+    publish(log, rows)
+    clock = Clock()
+    role = ArchiveRole(log, archive, POINTS, clock)
+
+    def refuse(directory: Path, manifest: Manifest) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(training.archive.writer, "write_manifest", refuse)
+    role.step()
+    clock.ms += 5_000
+    for _ in range(4):  # reading alone would be no sign that it works again
+        with pytest.raises(LogError, match="make room"):
+            role.step()
+    monkeypatch.undo()
+    role.step()
+    assert ids(archive) == ids_of(rows)
+    role.close()
+
+
 def test_bytes_that_are_no_feedback_do_not_stop_the_line(
     log: EmbeddedLog, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

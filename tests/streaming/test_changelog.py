@@ -7,7 +7,7 @@ import pytest
 
 from engine.config import RewardConfig
 from engine.errors import LogError
-from engine.records import JOIN_STAGE_OPEN, JOIN_STAGE_REMEMBERED, JOIN_STAGE_WAITING, Decision, JoinBlock
+from engine.records import JOIN_STAGE_OPEN, JOIN_STAGE_REMEMBERED, JOIN_STAGE_WAITING, Decision, JoinBlock, Outcome
 from streaming.changelog import (
     BLOCK_COST_BYTES,
     HEAD_KEY,
@@ -29,13 +29,17 @@ from tests.streaming.joining import Changes, compacted, drained, hand_in, outcom
 EVERYTHING = (-(2**63), b"")
 
 
+def reported(number: int, index: int) -> bytes:
+    return Outcome(decision_id=f"d{number}", outcome_id=f"o{index}", value=index).SerializeToString()
+
+
 def made(stage: int, number: int) -> Entry:
     if stage == JOIN_STAGE_WAITING:
         entry = Entry(JOIN_STAGE_WAITING, 9_000 + number, "", 0, None)
         for index in range(1 + number % 3):
             entry.see(f"o{index}")
             headers = (("ce_id", b"\xff%d" % index), ("empty", b""))
-            entry.wait(Record("outcomes", 4, 100 + index, 77, b"d%d" % number, b"raw%d" % index, headers))
+            entry.wait(Record("outcomes", 4, 100 + index, 77, b"d%d" % number, reported(number, index), headers))
         return entry
     entry = Entry(JOIN_STAGE_OPEN, 9_000 + number, f"p{number % 2}", 50 + number, b"raw%d" % number)
     entry.not_before_ms = 12_000 if number == 3 else 0

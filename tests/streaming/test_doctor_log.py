@@ -37,9 +37,9 @@ def findings(config: Config, now_ms: int) -> dict[str, Finding]:
     return {found.subject: found for found in examine(config, now_ms)}
 
 
-def decide(config: Config) -> None:
+def decide(config: Config, *, deferred: bool = False) -> None:
     """Write a decision of ``NOW_MS``."""
-    decision = Decision(decision_id="d", decision_point="offers", time_ms=NOW_MS)
+    decision = Decision(decision_id="d", decision_point="offers", time_ms=NOW_MS, deferred=deferred)
     with closing(open_log(config)) as log:
         log.append([message_of(decision)])
 
@@ -110,3 +110,14 @@ def test_a_topic_that_is_gone_is_a_problem_and_is_not_made_again(config: Config)
     assert found.level is Level.PROBLEM
     assert "'alarms' does not exist" in found.words
     assert not lost.exists()
+
+
+def test_what_was_never_activated_is_in_the_balance(config: Config) -> None:
+    decide(config, deferred=True)
+    now_ms = NOW_MS + 11 * MINUTE
+    join(config, now_ms)
+    found = findings(config, now_ms)["offers join"]
+    assert (found.level, found.words) == (
+        Level.OK,
+        "1 decisions = 0 with reward + 0 with the default + 0 pending + 1 never activated",
+    )

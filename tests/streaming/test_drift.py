@@ -28,6 +28,7 @@ from engine.records import (
     Value,
 )
 from engine.store import PolicyStore
+from monitoring.rows import Rows
 from streaming.auditing import PolicyAudit
 from streaming.cli import main
 from streaming.config import Config, DecisionPointConfig, load_config
@@ -91,7 +92,12 @@ def leeway(config: Config, *arguments: str) -> Result:
 def test_a_change_of_the_reward_calls_for_retraining_and_explores(log: EmbeddedLog, config: Config) -> None:
     alarms = watch(log, config, "reward")
     assert alarms[0].calls_for_retraining
-    assert {alarm.monitor for alarm in alarms} <= {"reward", "residual", "action_reward", "calibration"}
+    assert {alarm.monitor for alarm in alarms if not alarm.echo_of} == {"reward"}
+    (listed,) = json.loads(leeway(config, "list", "--json").output)["alarms"]
+    assert {"residual", "action_reward a"} <= set(listed["echoes"])
+    assert "Seen in these streams too: " in leeway(config, "list").output
+    everything = json.loads(leeway(config, "list", "--all", "--json").output)["alarms"]
+    assert [entry["echo_of"] for entry in everything if entry["monitor"] == "residual"] == [listed["alarm_id"]]
     assert REACTION_EXPLORE in alarms[0].reactions
     assert read_holds(log).of(POINT) == []
 
@@ -254,6 +260,37 @@ def test_features_come_packed_or_by_name_and_long_vectors_are_projected() -> Non
     projected = ContextColumns(point, 2)(decisions)
     assert list(projected) == ["a", "t", "v~0", "v~1"]
     assert abs(abs(projected["v~0"][0]) * np.sqrt(3)) in (9, 5, 3, 1)
+
+
+def test_features_of_actions_are_those_of_one_that_is_offered_whatever_is_chosen() -> None:
+    point = DecisionPointConfig.model_validate(
+        {"actions": {"features": {"price": {"type": "number"}, "kind": {"type": "text"}}}}
+    )
+    decisions = [
+        Decision(
+            decision_id=f"d{number}",
+            policy_version="g0.1-00000000",
+            actions=[
+                Action(id="a", features={"price": Value(number=1), "kind": Value(text="A")}),
+                Action(id="b", features={"price": Value(number=2), "kind": Value(text="B")}),
+                Action(id="c", features={"price": Value(number=9)}, excluded=True),
+            ],
+        )
+        for number in range(400)
+    ]
+    columns = ContextColumns(point, 3)(decisions)
+    assert list(columns) == ["action price", "action kind"]
+    ids = np.array([{1.0: "a", 2.0: "b"}[price] for price in columns["action price"].tolist()])
+    assert 150 < (ids == "a").sum() < 250
+    assert columns["action kind"].tolist() == [name.upper() for name in ids]
+    assert Rows.of([Feedback(decision=decision) for decision in decisions], (0.0, 1.0)).offered().tolist() == list(ids)
+    for decision in decisions:
+        for action in decision.actions:
+            action.features.clear()
+        decision.packed_actions = struct.pack("<3f", 1, 2, 9)
+    packed = ContextColumns(point, 3)(decisions)
+    assert packed["action price"].tolist() == columns["action price"].tolist()
+    assert set(packed["action kind"].tolist()) == {None}
 
 
 def test_the_state_of_many_streams_is_written_in_parts(

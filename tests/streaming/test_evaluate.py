@@ -70,13 +70,13 @@ def test_a_policy_by_its_version_with_chosen_estimators_and_interval(config: Pat
     other = trained(World(seed=9, shift=1), 400, generation=2)
     PolicyStore(load_config(config).policy_dir).save(other)
     arguments = ("--policy", other.version, "--estimator", "dr", "--estimator", "snips")
-    normal = told(config, *arguments)["policies"][other.version]["estimates"]
-    assert list(normal) == ["dr", "snips"]
+    plain = told(config, *arguments)["policies"][other.version]["estimates"]
+    assert list(plain) == ["dr", "snips"]
     anytime = told(config, *arguments, "--interval", "betting", "--last", 250)
     assert anytime["rows"] == 250
     found = anytime["policies"][other.version]["estimates"]["dr"]
     assert found["interval"] == "betting"
-    assert found["high"] - found["low"] > normal["dr"]["high"] - normal["dr"]["low"]
+    assert found["high"] - found["low"] > plain["dr"]["high"] - plain["dr"]["low"]
 
 
 def test_estimated_propensities_and_groups_of_actions(config: Path, champion: Policy) -> None:

@@ -157,3 +157,34 @@ def test_a_file_of_another_kind_is_no_archive(tmp_path: Path) -> None:
     pq.write_table(pa.table({"actions": [["a"]], "excluded": [[False]]}), path)
     with pytest.raises(ConfigError, match="has no column 'decision_id'"):
         list(to_feedback(pq.read_table(path), NAME))
+
+
+def test_a_csv_table_is_inferred_imported_and_trained_on(tmp_path: Path) -> None:
+    config, table = tmp_path / "leeway.yaml", tmp_path / "campaign.csv"
+    # Whoever has a full basket wants the gift, whoever has not wants nothing; drawn at random, each alike.
+    rows = [(n % 7, ("gift", "none")[n % 2]) for n in range(1_400)]
+    table.write_text("basket,offer,bought\n" + "".join(f"{b},{o},{int((b > 3) == (o == 'gift'))}\n" for b, o in rows))
+    said = ["--format", "csv"]
+    for column in ("action=offer", "reward=bought", "propensity=uniform"):
+        said += ["--column", column]
+    config.write_text(leeway("import", table, *said, "--infer", "--decision-point", "mail").stdout)
+    imported = leeway("import", table, *said, "--config", config)
+    assert "1400 feedbacks imported into mail" in imported.stdout, imported.output
+    trained = leeway("retrain", "--config", config, "--dry-run", "--json")
+    assert trained.exit_code == 0, trained.output
+    assert "promoted: better than the champion" in trained.output
+    assert "(compared with what was logged)" in trained.output
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [("offer", "write ROLE=NAME"), ("prize=offer", "a role of action, reward"), ("action=", "write ROLE=NAME")],
+)
+def test_a_column_without_a_role_is_refused(column: str, words: str, tmp_path: Path) -> None:
+    result = leeway("import", tmp_path / "x.csv", "--format", "csv", "--column", column, "--infer")
+    assert (result.exit_code, words in result.stderr) == (2, True), result.stderr
+
+
+def test_columns_are_for_csv_alone(tmp_path: Path) -> None:
+    result = leeway("import", tmp_path / "x", "--format", "vw", "--column", "action=a", "--infer")
+    assert (result.exit_code, "--column is for --format csv" in result.stderr) == (2, True)

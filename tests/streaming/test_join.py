@@ -33,6 +33,7 @@ from tests.streaming.joining import (
     Changes,
     Input,
     Told,
+    activation,
     books,
     compacted,
     counts,
@@ -336,6 +337,76 @@ def test_an_old_copy_of_an_outcome_that_waited_does_not_come_back() -> None:
         assert len(again.pending) == 0
 
 
+def test_a_deferred_decision_gets_feedback_once_it_is_activated() -> None:
+    joiner = Joiner(POINTS)
+    made = decision(deferred=True)
+    (feedback,) = feed(joiner, made, activation(), outcome(0.5), *ends(1_110)).feedback
+    assert feedback == Feedback(decision=made, reward=0.5, outcomes=1, reward_time_ms=1_050)
+    assert counts(joiner, "last") == books(decisions=1, feedback=1)
+
+
+def test_activated_and_without_an_outcome_it_gets_the_default() -> None:
+    joiner = Joiner(POINTS)
+    (feedback,) = feed(joiner, decision(deferred=True), activation(), *ends(1_110)).feedback
+    assert (feedback.reward, feedback.defaulted, feedback.reward_time_ms) == (-0.5, True, 1_100)
+    assert counts(joiner, "last") == books(decisions=1, feedback=1, defaulted=1)
+
+
+def test_never_activated_it_has_no_feedback_whatever_is_reported_and_the_book_says_so() -> None:
+    joiner = Joiner(POINTS)
+    told = feed(joiner, decision(deferred=True), outcome(0.5), *ends(1_109))
+    assert counts(joiner, "last") == books(decisions=1, pending=1)
+    assert told.feedback == feed(joiner, *ends(1_110)).feedback == []
+    assert counts(joiner, "last") == books(decisions=1, unactivated=1)
+
+
+def test_an_activation_after_the_window_is_late_whenever_it_comes() -> None:
+    joiner = Joiner(POINTS)
+    told = feed(joiner, decision(deferred=True), activation(1_101), *ends(1_110), activation(1_090))
+    assert told.feedback == []
+    assert told.late == [activation(1_101), activation(1_090)]
+    assert counts(joiner, "last") == books(decisions=1, unactivated=1, late_outcomes=2)
+
+
+def test_one_that_is_late_does_not_stand_in_the_way_of_one_in_time() -> None:
+    joiner = Joiner(POINTS)
+    assert len(feed(joiner, decision(deferred=True), activation(1_101), activation(1_100), *ends(1_110)).feedback) == 1
+    assert counts(joiner, "last") == books(decisions=1, feedback=1, defaulted=1, late_outcomes=1)
+
+
+def test_an_activation_waits_for_its_decision() -> None:
+    joiner = Joiner(POINTS)
+    assert len(feed(joiner, activation(), decision(deferred=True), *ends(1_110)).feedback) == 1
+
+
+def test_activated_twice_or_without_need_it_is_a_duplicate() -> None:
+    joiner = Joiner(POINTS)
+    told = feed(joiner, decision(deferred=True), activation(), activation(), activation(1_030), *ends(1_110))
+    assert len(told.feedback) == 1
+    told = feed(joiner, decision(decision_id="e", time_ms=2_000), activation(2_001, "e"), *ends(2_110))
+    assert [(f.defaulted, f.outcomes) for f in told.feedback] == [(True, 0)]
+    assert counts(joiner, "last") == books(decisions=2, feedback=2, defaulted=2, duplicate_outcomes=3)
+
+
+def test_an_activation_is_no_outcome_of_value_0_of_the_same_time() -> None:
+    joiner = Joiner(POINTS)
+    made = decision("first", deferred=True)
+    (feedback,) = feed(joiner, made, activation(1_050), outcome(0.0), *ends(1_110)).feedback
+    assert (feedback.reward, feedback.outcomes) == (0.0, 1)
+    assert counts(joiner, "first") == books(decisions=1, feedback=1)
+
+
+@pytest.mark.parametrize("activated", [False, True])
+def test_a_point_that_was_away_meanwhile_does_not_wake_a_decision(activated: bool) -> None:
+    made = [decision(deferred=True), activation()] if activated else [decision(deferred=True)]
+    changelog = feed(Joiner(POINTS), *made).changes
+    away = restored(changelog, {"other": RewardConfig()})
+    changelog += feed(away, *ends(1_200)).changes
+    back = restored(changelog, POINTS)
+    assert len(feed(back, *ends(10**9)).feedback) == activated
+    assert counts(back, "last").unactivated == (not activated)
+
+
 # ---- any order of anything, against a slow reference written from the rules
 
 
@@ -350,6 +421,7 @@ class Known:
     copies_of: list[Outcome] = field(default_factory=list)  # every outcome that was taken, in any way
     refused: list[Outcome] = field(default_factory=list)  # those out of range
     closed_at: int | None = None
+    activated: bool = False
 
 
 class Reference:
@@ -361,6 +433,7 @@ class Reference:
         self.times: dict[Source, list[int]] = {source: [] for source in Source}
         self.feedback: list[tuple[str, float, bool, int, int]] = []
         self.accepted: list[str] = []
+        self.asleep: list[str] = []
         self.late: list[Outcome] = []
         self.rejected: list[tuple[int, str]] = []
         self.tally: Counter[str] = Counter()
@@ -433,7 +506,7 @@ class Reference:
     def same(one: Outcome, other: Outcome) -> bool:
         if one.outcome_id or other.outcome_id:
             return one.outcome_id == other.outcome_id
-        return (one.time_ms, one.value) == (other.time_ms, other.value)
+        return (one.time_ms, one.value, one.activation) == (other.time_ms, other.value, other.activation)
 
     def judge(self, known: Known, item: Outcome) -> None:
         assert known.decision is not None
@@ -442,7 +515,8 @@ class Reference:
             self.tally["duplicate_outcomes"] += 1
             return
         misnamed = item.decision_point not in ("", known.decision.decision_point)
-        if misnamed or (config.aggregation != "sum" and not config.range[0] <= item.value <= config.range[1]):
+        judged = config.aggregation != "sum" and not item.activation
+        if misnamed or (judged and not config.range[0] <= item.value <= config.range[1]):
             if any(self.same(item, other) and item.value == other.value for other in known.refused):
                 self.tally["duplicate_outcomes"] += 1
                 return
@@ -452,6 +526,11 @@ class Reference:
         known.copies_of.append(item)
         if known.closed_at is not None or item.time_ms > known.decision.time_ms + config.window:
             self.late.append(item)
+        elif item.activation and (known.activated or not known.decision.deferred):
+            self.tally["duplicate_outcomes"] += 1
+        elif item.activation:
+            known.activated = True
+            self.times[Source.OUTCOMES].append(item.time_ms)
         elif config.aggregation == "first" and known.counted:
             self.tally["surplus_outcomes"] += 1
         else:
@@ -488,7 +567,10 @@ class Reference:
         if known.decision is None or known.closed_at is not None:
             del self.known[key]
             return
-        self.answer(known)
+        if known.activated or not known.decision.deferred:
+            self.answer(known)
+        else:
+            self.asleep.append(key)
         known.closed_at = int(self.now())
 
 
@@ -502,7 +584,10 @@ ids = st.sampled_from(["a", "b", "c", "é"])
 times = st.integers(-5, 120)
 inputs = st.lists(
     st.one_of(
-        st.builds(decision, st.sampled_from([*RANDOM_POINTS, "nowhere"]), times, ids),
+        st.builds(decision, st.sampled_from([*RANDOM_POINTS, "nowhere"]), times, ids, deferred=st.booleans()),
+        st.builds(
+            activation, times, ids, st.sampled_from(["", "", "x"]), st.sampled_from(["", "", "first", "nowhere"])
+        ),
         st.builds(
             outcome,
             st.sampled_from([-1.0, -0.5, -0.0, 0.0, 0.125, 1.0, 2.5, math.nan, math.inf]),
@@ -545,7 +630,7 @@ def test_it_equals_the_reference_and_conserves_decisions(items: list[Input]) -> 
         reference.take(item)
         told.add(joiner.drain())
         for point, book in joiner.accounting().items():
-            assert book.decisions == book.feedback + book.pending, point
+            assert book.decisions == book.feedback + book.pending + book.unactivated, point
         assert [as_tuple(f) for f in told.feedback] == reference.feedback
     assert told.late == reference.late
     assert [(r[0], (r[2].key or b"").decode()) for r in told.rejected] == reference.rejected
@@ -553,13 +638,15 @@ def test_it_equals_the_reference_and_conserves_decisions(items: list[Input]) -> 
         item = items[record.offset]
         assert not isinstance(item, tuple)
         assert record == record_of(item, record.offset)
-    assert Counter(f.decision.decision_id for f in told.feedback) == Counter(reference.accepted)
+    given_or_not = [*(f.decision.decision_id for f in told.feedback), *reference.asleep]
+    assert Counter(given_or_not) == Counter(reference.accepted)
     expected = reference.tally + Counter(
         decisions=len(reference.accepted),
         feedback=len(told.feedback),
         defaulted=sum(f.defaulted for f in told.feedback),
         late_outcomes=len(told.late),
         dead_letters=len(told.rejected),
+        unactivated=len(reference.asleep),
     )
     assert total(joiner) == expected
     assert [key for key, _ in compacted(told.changes)] in ([HEAD_KEY], [])  # nothing is remembered for ever

@@ -103,6 +103,20 @@ def without_time(accounting: dict[str, JoinAccounting]) -> dict[str, JoinAccount
     return accounting
 
 
+def test_a_deferred_decision_is_fed_back_where_it_was_activated_and_else_in_the_book_alone(
+    log: EmbeddedLog, role: JoinerRole, clock: Clock
+) -> None:
+    asleep, awake = decision("a", 100), decision("b", 110)
+    asleep.deferred = awake.deferred = True
+    append(log, asleep, awake, outcome("a", 200, 1.0), outcome("b", 250, 1.0))
+    append(log, Outcome(decision_id="b", time_ms=210, activation=True))
+    settle(role)
+    clock.now_ms = 10_000
+    settle(role)
+    assert feedback_of(log) == {"b": (1.0, False)}
+    assert without_time(read_accounting(log)) == {"page": JoinAccounting(decisions=2, feedback=1, unactivated=1)}
+
+
 def test_decisions_are_joined_with_their_outcomes(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
     append(log, decision("a", 100), decision("b", 110), decision("c", 120, "mail"))
     append(log, outcome("a", 200, 1.0), outcome("a", 300, 0.5), outcome("c", 250, 0.75))

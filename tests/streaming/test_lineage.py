@@ -20,7 +20,7 @@ from streaming.monitor import read_statistics
 from streaming.opening import open_log
 from streaming.retraining import generation_table
 from streaming.topics import GENERATIONS
-from tests.streaming.test_generations import write
+from tests.streaming.test_generations import swinging, write
 
 
 class Followed:
@@ -30,7 +30,11 @@ class Followed:
         self.registry = CollectorRegistry()
         metrics = LineageMetrics(self.registry, {"offers": None}, 0.0)
 
-        def statistics(point: str) -> list[GenerationStatistics]:
+        self.known = True
+
+        def statistics(point: str) -> list[GenerationStatistics] | None:
+            if not self.known:
+                return None
             return [entry for entry in read_statistics(log) if entry.decision_point == point]
 
         self.lineage = Lineage(config, metrics, statistics)
@@ -94,3 +98,14 @@ def test_a_short_ledger_is_not_judged(config: Config, log: EmbeddedLog | KafkaLo
     followed.lineage.follow(log)
     assert followed.value("leeway_oscillation_declared") == 0
     assert followed.value("leeway_oscillation_p_value") == 1
+
+
+def test_it_is_judged_as_soon_as_what_generations_earned_is_known(config: Config, log: EmbeddedLog | KafkaLog) -> None:
+    write(log, swinging(12))
+    followed = Followed(config, log)
+    followed.known = False
+    followed.lineage.follow(log)
+    assert followed.value("leeway_oscillation_declared") == 0
+    followed.known = True
+    followed.lineage.follow(log)  # with no new entry
+    assert followed.value("leeway_oscillation_declared") == 1

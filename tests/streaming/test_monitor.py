@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import LogError
-from engine.records import FALLBACK_REASON_CLIENT, Alarm, Feedback
+from engine.records import FALLBACK_REASON_CLIENT, MODE_LOGGING_ONLY, Alarm, Decision, Feedback
 from streaming.embedded import EmbeddedLog, EmbeddedTransaction
 from streaming.insight import latest_alarms
 from streaming.log import Message
@@ -44,14 +44,15 @@ def test_a_change_becomes_one_alarm_in_the_log(log: EmbeddedLog, clock: Clock) -
     assert len(latest_alarms(log)) == 1
 
 
-def test_what_clients_decided_by_themselves_is_no_drift_and_no_generations_doing(
-    log: EmbeddedLog, clock: Clock
+@pytest.mark.parametrize("acted", [{"fallback": FALLBACK_REASON_CLIENT}, {"mode": MODE_LOGGING_ONLY}])
+def test_what_callers_decided_by_themselves_is_no_drift_and_no_generations_doing(
+    acted: dict[str, int], log: EmbeddedLog, clock: Clock
 ) -> None:
     rewards: list[float] = []
     role = MonitorRole(log, POINTS, clock, on_feedback=lambda one: rewards.append(one.reward))
     outage = [feedback(n, 0.0) for n in range(150, 220)]
     for entry in outage:
-        entry.decision.fallback = FALLBACK_REASON_CLIENT
+        entry.decision.MergeFrom(Decision(**acted))  # type: ignore[arg-type]
     append(log, *STREAM[:150], *outage)
     role.step()
     assert latest_alarms(log) == []

@@ -20,7 +20,7 @@ PROGRAM = """
 import json, sys
 {before}
 from streaming import cli
-def run(config, ready):
+def run(config, ready, number):
     import numpy, scipy.linalg, sklearn
     from threadpoolctl import threadpool_info
     print(json.dumps([pool["num_threads"] for pool in threadpool_info()]))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from engine.config import DecisionPoint, FalconConfig, FloorConfig
-from engine.records import Alarm
+from engine.records import MODE_LOGGING_ONLY, Alarm
 from streaming.log import Record
 from streaming.point_learner import PointLearner
 from tests.streaming.samples import NAME, POINT, feedback
@@ -87,3 +87,22 @@ def test_an_alarm_within_an_epoch_explores_at_once_and_leaves_the_oracle_as_it_i
     over = learner.update(2 * LATER_MS)
     assert over is not None
     assert (over.uniform_share, over.learned) == (0.0, 60)
+
+
+def test_in_logging_only_nothing_is_learned_and_nothing_published() -> None:
+    learner = PointLearner.fresh(NAME, ENGINE.model_copy(update={"mode": "logging_only"}), now_ms=0)
+    learn(learner, *range(20))
+    assert learner.policy.learned == 0
+    assert learner.update(LATER_MS) is None
+
+
+def test_online_again_what_was_logged_in_between_is_not_learned() -> None:
+    learner = PointLearner.fresh(NAME, ENGINE, now_ms=0)
+    entries = [feedback(number, 1.0) for number in range(10)]
+    for entry in entries[:6]:
+        entry.decision.mode = MODE_LOGGING_ONLY
+    record = Record("feedback", 0, 0, 0, b"", b"")
+    assert learner.learn([(record, entry) for entry in entries]) == 4
+    policy = learner.update(LATER_MS)
+    assert policy is not None
+    assert policy.learned == 4

@@ -17,10 +17,11 @@ import training.archive.reader
 import training.archive.writer
 from engine.config import DecisionPoint
 from engine.errors import ConfigError, LogError
-from engine.records import Features, Feedback
+from engine.records import MODE_APPRENTICE, MODE_LOGGING_ONLY, MODE_ONLINE, Features, Feedback
 from tests.training.feedback import DAY_MS, NEW_YEAR_MS, POINT, feedback, feedbacks, values
 from training.archive import ArchiveReader, ArchiveWriter
 from training.archive.manifest import Manifest, read_manifest, write_manifest
+from training.archive.records import to_feedback
 
 POINTS = {"offers": POINT}
 
@@ -426,3 +427,24 @@ def test_expired_files_are_deleted(tmp_path: Path) -> None:
     listed = read_manifest(tmp_path)
     assert listed is not None
     assert files(tmp_path) == sorted(part.path for part in listed.parts)
+
+
+def test_the_mode_comes_back_and_files_of_before_there_were_modes_are_read(tmp_path: Path) -> None:
+    rows = feedbacks(4)
+    rows[1].decision.mode = MODE_LOGGING_ONLY
+    batches = list(archived(tmp_path, rows).batches("offers"))
+    read = {each.decision.decision_id: each.decision.mode for batch in batches for each in to_feedback(batch, "offers")}
+    assert read == {row.decision.decision_id: row.decision.mode for row in rows}
+    (old, *_) = [each for batch in batches for each in to_feedback(batch.drop_columns(["mode"]), "offers")]
+    assert old.decision.mode == MODE_ONLINE
+
+
+def test_of_an_apprentice_no_value_is_estimated(tmp_path: Path) -> None:
+    rows = feedbacks(40)
+    for row in rows[::2]:
+        row.decision.mode = MODE_APPRENTICE
+    reader = archived(tmp_path, rows)
+    wanted = [row.decision.decision_id for row in sorted(rows[1::2], key=lambda row: row.decision.time_ms)]
+    assert list(reader.read("offers", POINT, 0).decision_id) == wanted
+    assert list(reader.read("offers", POINT, 0, last=7).decision_id) == wanted[-7:]
+    assert reader.count("offers", 0) == 40

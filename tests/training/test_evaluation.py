@@ -16,9 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from engine.features import Encoder
 from tests.training.arrays import Bandit, like_logging
 from tests.training.world import POINT, World, dataset_of, trained
-from training.evaluation import ESTIMATORS, LoggedRows, difference, estimate
+from training.evaluation import ESTIMATORS, LoggedRows, Student, Support, difference, estimate
 from training.evaluation.diagnostics import unsupported_mass, weight_test
-from training.evaluation.interval import mean_interval
 from training.evaluation.policy import Feedback, evaluate_logging, evaluate_policy
 from training.evaluation.reward_model import cross_fit
 from training.evaluation.target import policy_pmf, policy_prediction
@@ -154,7 +153,7 @@ def test_effective_sample_size_lies_between_one_and_n(weights: list[float]) -> N
 @pytest.mark.parametrize("confidence", [0.5, 1.0, 95.0])
 def test_a_confidence_that_is_none_is_refused(confidence: float) -> None:
     with pytest.raises(ValueError, match=r"between 0\.5 and 1"):
-        mean_interval(np.array([1.0, 2.0]), confidence)
+        Student().interval(np.array([1.0, 2.0]), confidence, Support())
 
 
 @pytest.mark.parametrize(

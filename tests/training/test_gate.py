@@ -168,13 +168,13 @@ def test_estimated_propensities_are_refused_unless_they_are_allowed() -> None:
 
 def test_the_interval_is_the_one_that_is_configured() -> None:
     lows = {}
-    for interval in ("normal", "bootstrap", "empirical_bernstein", "anytime"):
+    for interval in ("student", "bootstrap", "empirical_bernstein", "anytime"):
         found = verdict(BETTER, GateConfig.model_validate({"interval": interval}))
         lows[interval] = found.difference.low
         assert found.interval == ("betting" if interval == "anytime" else interval)
         assert found.promoted
-    assert lows["bootstrap"] == pytest.approx(lows["normal"], abs=0.01)
-    assert max(lows["empirical_bernstein"], lows["anytime"]) < lows["normal"]
+    assert lows["bootstrap"] == pytest.approx(lows["student"], abs=0.01)
+    assert max(lows["empirical_bernstein"], lows["anytime"]) < lows["student"]
 
 
 def test_the_report_says_what_failed_and_by_how_much_and_needs_nothing_else() -> None:

@@ -264,12 +264,14 @@ def test_a_champion_with_other_features_is_replaced_by_the_log(drifted: Past, fl
 
 def test_each_step_says_what_it_does(promoted: tuple[Floor, Outcome]) -> None:
     floor, outcome = promoted
-    assert [line.split(":")[0] for line in floor.said[:6]] == [
+    assert [line.split(":")[0] for line in floor.said[:8]] == [
         "extract",
         "check",
         "split",
         "fit",
+        "evaluate",
         "fit and evaluate",
+        "evaluate",
         "fit and evaluate",
     ]
     assert floor.said[-1] == outcome.words

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engine.policy import Policy
 from engine.records import Generation, GenerationStatistics
 from tests.training.floor import CONFIG, Floor, Past
 from tests.training.test_recovery import failing_once
@@ -16,17 +17,24 @@ from training.disappointment import disappointment
 from training.job import ExitCode
 from training.learner_file import learner_path
 from training.lock import exclusive
-from training.pipeline import reconcile
 from training.promotion import Floor as Kept
 from training.promotion import promote, rollback
+from training.reconcile import reconcile
 from training.registry import CHALLENGER, CHAMPION, PREVIOUS
 
 #: Trained on a little less, and let through whatever it is.
 ANOTHER = CONFIG.model_copy(update={"gate": GateConfig(margin=-1.0), "hold_back": 0.3})
 
 
-def kept(floor: Floor) -> Kept:
-    return Kept(NAME, floor.directory, floor.store, floor.registry, floor.ledger)
+def kept(floor: Floor) -> Kept[Policy]:
+    return Kept(
+        NAME,
+        floor.directory,
+        floor.store,
+        floor.registry,
+        floor.ledger,
+        lambda version: learner_path(floor.store, NAME, version),
+    )
 
 
 def two_generations(floor: Floor, drifted: Past) -> tuple[str, str]:

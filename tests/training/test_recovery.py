@@ -16,7 +16,7 @@ from tests.training.floor import CONFIG, Floor, Past
 from tests.training.world import NAME
 from training.job import ExitCode
 from training.lock import exclusive
-from training.pipeline import reconcile
+from training.reconcile import reconcile
 from training.registry import RegisteredVersion
 
 

@@ -51,6 +51,18 @@ def test_a_run_keeps_parameters_tags_metrics_and_plots(registry: Registry, tmp_p
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+def test_mlflows_pages_name_a_run_by_its_outcome_and_say_what_a_version_is(registry: Registry, policy: Policy) -> None:
+    run_id = start(registry)
+    registry.describe_run(run_id, "offers g2 refused", "too few rows")
+    made = registry.register(policy, run_id, {"verdict": "refused: too few rows"})
+
+    client = mlflow.MlflowClient(registry.tracking_uri)
+    run = client.get_run(run_id)
+    assert (run.info.run_name, run.data.tags["mlflow.note.content"]) == ("offers g2 refused", "too few rows")
+    assert client.get_model_version("leeway-" + NAME, made.version).description == "refused: too few rows"
+    assert f"Policies of {NAME}" in client.get_registered_model("leeway-" + NAME).description
+
+
 def test_there_is_no_champion_before_the_first_promotion(registry: Registry, policy: Policy) -> None:
     assert registry.champion(NAME) is None
     version = registry.register(policy, start(registry), {})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine.config import Challenger
-from engine.records import FALLBACK_REASON_CLIENT, Decision, Feedback
+from engine.records import FALLBACK_REASON_CLIENT, MODE_LOGGING_ONLY, Decision, Feedback
 from training.rollout import LEAST_SHADOW, Comparison
 
 CANARY = Challenger(version="g2.0-00000000", mode="canary", share=0.5, started_ms=1_000)
@@ -83,9 +83,10 @@ def test_what_came_before_the_trial_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("terms", [CANARY, SHADOW])
-def test_what_clients_decided_by_themselves_counts_for_neither(terms: Challenger) -> None:
+@pytest.mark.parametrize("acted", [{"fallback": FALLBACK_REASON_CLIENT}, {"mode": MODE_LOGGING_ONLY}])
+def test_what_callers_decided_by_themselves_counts_for_neither(terms: Challenger, acted: dict[str, int]) -> None:
     comparison = Comparison(terms, (0.0, 1.0))
     entry = seen(np.random.default_rng(3), (0.5, 0.5))
-    entry.decision.fallback = FALLBACK_REASON_CLIENT
+    entry.decision.MergeFrom(Decision(**acted))  # type: ignore[arg-type]
     comparison.update(entry)
     assert (comparison.champion.count, comparison.challenger.count) == (0, 0)

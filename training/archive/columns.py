@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from engine.config import DecisionPoint, Feature, NumberFeature, TextFeature
 from engine.errors import InvalidRequest
 from engine.features import FeatureBlock
-from engine.records import FALLBACK_REASON_NONE, Feedback, Value, fallback_name
+from engine.records import FALLBACK_REASON_NONE, MODE_ONLINE, Feedback, Value, fallback_name, mode_name
 
 CONTEXT = "context_"
 #: No feature of an action can be confused with the ids: they stand in the column ``actions``.
@@ -46,6 +46,7 @@ _FIELDS = [
     pa.field("defaulted", pa.bool_()),
     pa.field("outcomes", pa.int32()),
     pa.field("reward_time_ms", pa.int64()),
+    pa.field("mode", pa.string()),
 ]
 
 
@@ -100,6 +101,7 @@ def to_table(point: DecisionPoint, feedbacks: Sequence[Feedback]) -> Any:
         "defaulted": [feedback.defaulted for feedback in feedbacks],
         "outcomes": [feedback.outcomes for feedback in feedbacks],
         "reward_time_ms": [feedback.reward_time_ms for feedback in feedbacks],
+        "mode": ["" if decision.mode == MODE_ONLINE else mode_name(decision.mode) for decision in decisions],
     }
     named = [decision.context.named for decision in decisions]
     packed = [decision.context.packed for decision in decisions]

@@ -38,6 +38,23 @@ def encode(batch: Any, point: DecisionPoint, source: str) -> Dataset:
     ConfigError
         A feature was archived with another type or size than it is declared with.
     """
+    arrays = encode_columns(batch, point, source)
+    return Dataset(
+        **arrays
+        | {
+            "decision_id": batch.column("decision_id").to_numpy(zero_copy_only=False),
+            "policy_version": _texts(arrays["policy_version"]),
+            "action_ids": _texts(arrays["action_ids"]),
+        }
+    )
+
+
+def encode_columns(batch: Any, point: DecisionPoint, source: str) -> dict[str, Any]:
+    """Return the columns of ``encode`` by name, but for the ids.
+
+    Texts stay Arrow arrays, so that none becomes an object. Numbers may lie in the batch itself: they are only to be
+    read.
+    """
     actions = batch.column("actions")
     counts = actions.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
@@ -47,20 +64,19 @@ def encode(batch: Any, point: DecisionPoint, source: str) -> Dataset:
         name: batch.column(ACTION + name).flatten() if ACTION + name in names else None
         for name in point.actions.features
     }
-    return Dataset(
-        decision_id=batch.column("decision_id").to_numpy(zero_copy_only=False),
-        time_ms=_numbers(batch.column("time_ms"), np.int64),
-        policy_version=_texts(batch.column("policy_version")),
-        starts=starts,
-        context=encode_block(point.context, context, len(counts), f"{source}: context"),
-        action=encode_block(point.actions.features, action, int(starts[-1]), f"{source}: actions.features"),
-        action_ids=_texts(actions.flatten()),
-        available=~_numbers(batch.column("excluded").flatten(), np.bool_),
-        probabilities=_numbers(batch.column("probabilities").flatten(), np.float64),
-        chosen=_numbers(batch.column("chosen"), np.int64),
-        reward=_numbers(batch.column("reward"), np.float64),
-        defaulted=_numbers(batch.column("defaulted"), np.bool_),
-    )
+    return {
+        "time_ms": _numbers(batch.column("time_ms"), np.int64),
+        "policy_version": batch.column("policy_version"),
+        "starts": starts,
+        "context": encode_block(point.context, context, len(counts), f"{source}: context"),
+        "action": encode_block(point.actions.features, action, int(starts[-1]), f"{source}: actions.features"),
+        "action_ids": actions.flatten(),
+        "available": ~_numbers(batch.column("excluded").flatten(), np.bool_),
+        "probabilities": _numbers(batch.column("probabilities").flatten(), np.float64),
+        "chosen": _numbers(batch.column("chosen"), np.int64),
+        "reward": _numbers(batch.column("reward"), np.float64),
+        "defaulted": _numbers(batch.column("defaulted"), np.bool_),
+    }
 
 
 def encode_block(features: dict[str, Feature], columns: dict[str, Any], rows: int, path: str) -> Float32:
@@ -97,17 +113,30 @@ def encode_block(features: dict[str, Feature], columns: dict[str, Any], rows: in
     return X
 
 
+def columns_of(point: DecisionPoint) -> set[str]:
+    """Return the names of the archive's columns that ``encode`` reads."""
+    return {
+        *("decision_id", "time_ms", "policy_version", "actions", "excluded", "probabilities"),
+        *("chosen", "reward", "defaulted"),
+        *(CONTEXT + name for name in point.context),
+        *(ACTION + name for name in point.actions.features),
+    }
+
+
 def _fill(out: Float32, name: str, feature: Feature, values: Any, path: str) -> None:
     """Write one feature's raw values into its zeroed columns; a missing value leaves them 0."""
-    present = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
-    given = values.drop_null()
+    present: Any = slice(None)
+    given = values
+    if values.null_count:
+        present = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
+        given = values.drop_null()
     if isinstance(feature, NumberFeature):
         out[present, 0] = given.to_numpy(zero_copy_only=False)
     elif isinstance(feature, TextFeature):
         # One hash for each distinct text, however many rows have it.
         encoded = given.dictionary_encode()
         buckets = [text_bucket(name, text, feature.buckets) for text in encoded.dictionary.to_pylist()]
-        out[present, np.array(buckets, dtype=np.intp)[encoded.indices.to_numpy()]] = 1.0
+        out[np.arange(len(out))[present], np.array(buckets, dtype=np.intp)[encoded.indices.to_numpy()]] = 1.0
     else:
         sizes = given.value_lengths().to_numpy(zero_copy_only=False)
         if (sizes != feature.size).any():
@@ -129,7 +158,7 @@ def _check_type(feature: Feature, found: Any, path: str) -> None:
 
 
 def _numbers(values: Any, kind: type[np.generic]) -> Any:
-    return values.to_numpy(zero_copy_only=False).astype(kind)
+    return values.to_numpy(zero_copy_only=False).astype(kind, copy=False)
 
 
 def _texts(values: Any) -> NDArray[np.object_]:

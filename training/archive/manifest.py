@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def read_manifest(directory: Path) -> Manifest | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LogError(f"{path}: not a manifest of the archive ({type(error).__name__}: {error}); {_REMEDY}") from error
 
 
@@ -110,7 +111,63 @@ def write_manifest(directory: Path, manifest: Manifest) -> None:
     write_atomically(directory / _NAME, json.dumps(content, separators=(",", ":")).encode())
 
 
-def open_part(directory: Path, part: Part, *, verify: bool) -> Any:
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of a file that cannot be read which one it is; raises ``LogError``."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise LogError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
+
+
+def batches_of(
+    directory: Path,
+    part: Part,
+    *,
+    verify: bool,
+    columns: Collection[str] | None = None,
+    size: int = 65_536,
+    group: int | None = None,
+    texts: Collection[str] = (),
+) -> Iterator[Any]:
+    """Yield the rows of a file as ``pyarrow.RecordBatch``.
+
+    Parameters
+    ----------
+    directory, part, verify
+        As of :func:`open_part`.
+    columns
+        Those to be read, of which the file may lack some; ``None``: all.
+    size
+        Most rows at once.
+    group
+        One row group alone, which this thread reads by itself; ``None``: all of them, with Arrow's threads.
+    texts
+        As of :func:`open_part`.
+
+    Raises
+    ------
+    PartMissingError
+        It is not there.
+    LogError
+        It is damaged.
+    """
+    file = open_part(directory, part, verify=verify, texts=texts)
+    path = directory / part.path
+    with reading(path):
+        here = None if columns is None else [name for name in file.schema_arrow.names if name in columns]
+        batches = file.iter_batches(
+            size, columns=here, row_groups=None if group is None else [group], use_threads=group is None
+        )
+    while True:
+        with reading(path):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def open_part(directory: Path, part: Part, *, verify: bool, texts: Collection[str] = ()) -> Any:
     """Open a file of the archive as a ``pyarrow.parquet.ParquetFile``.
 
     Parameters
@@ -121,6 +178,8 @@ def open_part(directory: Path, part: Part, *, verify: bool) -> Any:
         The file.
     verify
         Read it whole and compare its digest first; without, a look at one column costs little.
+    texts
+        Columns, as Parquet writes their paths, to be read as dictionaries: their texts repeat.
 
     Raises
     ------
@@ -131,12 +190,12 @@ def open_part(directory: Path, part: Part, *, verify: bool) -> Any:
     """
     path = directory / part.path
     try:
-        if not verify:
-            return pq.ParquetFile(path)
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != part.sha256:
-            raise LogError(f"{path}: was changed or damaged since it was archived; {_REMEDY}")
-        return pq.ParquetFile(pa.BufferReader(data))
+        if verify:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != part.sha256:
+                raise LogError(f"{path}: was changed or damaged since it was archived; {_REMEDY}")
+        return pq.ParquetFile(path, read_dictionary=list(texts))
     except FileNotFoundError:
         raise PartMissingError(path, part) from None
     except (OSError, pa.ArrowException) as error:

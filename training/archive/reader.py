@@ -11,10 +11,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.config import DecisionPoint
+from engine.errors import LogError
 from training.archive.columns import schema
 from training.archive.encoding import encode
-from training.archive.manifest import Manifest, Part, PartMissingError, open_part, read_manifest
+from training.archive.manifest import (
+    Manifest,
+    Part,
+    PartMissingError,
+    batches_of,
+    open_part,
+    read_manifest,
+    reading,
+)
+from training.archive.order import selected, valued, within
+from training.archive.spill import spill
 from training.dataset import Dataset, Int64
+from training.stored import Origin, StoredDataset
 
 _T = TypeVar("_T")
 
@@ -61,7 +73,8 @@ class ArchiveReader:
     ) -> Dataset:
         """Return the feedbacks with ``start_ms <= decision time < end_ms``, in the order of (time, decision id).
 
-        The dataset, and so its digest, depends on the feedback alone and not on the files it lies in.
+        The dataset, and so its digest, depends on the feedback alone and not on the files it lies in. Decisions of an
+        apprentice are left out: their policy learned to match the caller, and of that no value can be estimated.
 
         Parameters
         ----------
@@ -85,20 +98,51 @@ class ArchiveReader:
             raise ValueError(f"last must be at least 1, got {last}")
 
         def work(manifest: Manifest) -> Dataset:
-            parts = _overlapping(manifest, name, start_ms, end_ms)
-            first_ms = start_ms
-            if last is not None and parts:
-                # The times first, so that only the rows asked for are held as features.
-                times = np.concatenate([self._times(part, start_ms, end_ms) for part in parts])
-                if len(times) > last:
-                    first_ms = int(np.partition(times, len(times) - last)[len(times) - last])
-                    parts = _overlapping(manifest, name, first_ms, end_ms)
+            parts, first_ms = self._newest(manifest, name, start_ms, end_ms, last)
             datasets = [encode(pa.RecordBatch.from_pylist([], schema=schema(point)), point, name)]
             for part in parts:
-                for batch in open_part(self.directory, part, verify=True).iter_batches():
-                    rows = batch.filter(_within(batch.column("time_ms"), first_ms, end_ms))
+                for batch in batches_of(self.directory, part, verify=True):
+                    rows = valued(selected(batch, within(batch.column("time_ms"), first_ms, end_ms)))
                     datasets.append(encode(rows, point, part.path))
             return _in_order(datasets, last)
+
+        return self._of_one_state(work)
+
+    def store(
+        self,
+        name: str,
+        point: DecisionPoint,
+        start_ms: int,
+        end_ms: int | None = None,
+        last: int | None = None,
+        *,
+        directory: Path,
+    ) -> StoredDataset:
+        """Return what ``read`` does, the same rows in the same order, on disk; see ``training.archive.spill``.
+
+        Parameters
+        ----------
+        name, point, start_ms, end_ms, last
+            As for ``read``.
+        directory
+            Where the rows are written, of the order of their size in memory; what was in it is deleted.
+
+        Raises
+        ------
+        ConfigError, LogError
+            As ``read`` does; a ``LogError`` also where there is no room.
+        """
+
+        def work(manifest: Manifest) -> StoredDataset:
+            parts, first_ms = self._newest(manifest, name, start_ms, end_ms, last)
+            origin = Origin(self.directory, name, start_ms, end_ms)
+            try:
+                return spill(self.directory, parts, point, origin, (first_ms, end_ms), last, directory)
+            except OSError as error:
+                raise LogError(
+                    f"{directory}: the window cannot be written there ({error.strerror or error}); make room, or "
+                    "shorten retraining.window or set retraining.max_rows"
+                ) from error
 
         return self._of_one_state(work)
 
@@ -119,10 +163,8 @@ class ArchiveReader:
             Those to be read, of which a file may lack some; ``time_ms`` must be among them. ``None``: all.
         """
         for part in _overlapping(self._manifest(), name, start_ms, end_ms):
-            file = open_part(self.directory, part, verify=columns is None)
-            here = None if columns is None else [c for c in columns if c in file.schema_arrow.names]
-            for batch in file.iter_batches(columns=here):
-                yield batch.filter(_within(batch.column("time_ms"), start_ms, end_ms))
+            for batch in batches_of(self.directory, part, verify=columns is None, columns=columns):
+                yield selected(batch, within(batch.column("time_ms"), start_ms, end_ms))
 
     def _manifest(self) -> Manifest:
         return read_manifest(self.directory) or Manifest()
@@ -139,9 +181,26 @@ class ArchiveReader:
                     raise
                 manifest = newer
 
-    def _times(self, part: Part, start_ms: int, end_ms: int | None) -> Int64:
-        times = open_part(self.directory, part, verify=False).read(columns=["time_ms"])["time_ms"]
-        inside: Int64 = times.filter(_within(times, start_ms, end_ms)).to_numpy()
+    def _newest(
+        self, manifest: Manifest, name: str, start_ms: int, end_ms: int | None, last: int | None
+    ) -> tuple[list[Part], int]:
+        """Return the files of a window, and its first time once only the newest ``last`` rows are asked for."""
+        parts = _overlapping(manifest, name, start_ms, end_ms)
+        if last is None or not parts:
+            return parts, start_ms
+        # The times first, so that only the rows asked for are held as features.
+        times = np.concatenate([self._times(part, start_ms, end_ms, of_value=True) for part in parts])
+        if len(times) <= last:
+            return parts, start_ms
+        first_ms = int(np.partition(times, len(times) - last)[len(times) - last])
+        return _overlapping(manifest, name, first_ms, end_ms), first_ms
+
+    def _times(self, part: Part, start_ms: int, end_ms: int | None, *, of_value: bool = False) -> Int64:
+        file = open_part(self.directory, part, verify=False)
+        with reading(self.directory / part.path):
+            table = file.read(columns=[name for name in ("time_ms", "mode") if name in file.schema_arrow.names])
+        times = (valued(table) if of_value else table)["time_ms"]
+        inside: Int64 = times.filter(within(times, start_ms, end_ms)).to_numpy()
         return inside
 
 
@@ -153,11 +212,6 @@ def _overlapping(manifest: Manifest, point: str, start_ms: int, end_ms: int | No
         and part.max_time_ms >= start_ms
         and (end_ms is None or part.min_time_ms < end_ms)
     ]
-
-
-def _within(times: Any, start_ms: int, end_ms: int | None) -> Any:
-    after = pc.greater_equal(times, start_ms)
-    return after if end_ms is None else pc.and_(after, pc.less(times, end_ms))
 
 
 def _in_order(datasets: Sequence[Dataset], last: int | None) -> Dataset:

@@ -12,12 +12,13 @@ from engine.records import (
     FallbackReason,
     Features,
     Feedback,
+    Mode,
     Numbers,
     Value,
 )
 from training.archive.columns import ACTION, CONTEXT
 
-_PREFIX = "FALLBACK_REASON_"
+_PREFIX, _MODE_PREFIX = "FALLBACK_REASON_", "MODE_"
 
 
 def to_feedback(batch: Any, point: str) -> Iterator[Feedback]:
@@ -72,6 +73,8 @@ def _feedback(row: dict[str, Any], point: str, names: list[str]) -> Feedback:
         chosen=row["chosen"],
         scores=row["scores"],
         fallback=FallbackReason.Value(_PREFIX + (row["fallback"] or "none").upper()),
+        # Files of before there were modes have no such column.
+        mode=Mode.Value(_MODE_PREFIX + (row.get("mode") or "online").upper()),
     )
     return Feedback(
         decision=decision,

@@ -13,7 +13,7 @@ from training.evaluation.direct_method import DirectMethod
 from training.evaluation.dr import DoublyRobust
 from training.evaluation.dros import DRos
 from training.evaluation.estimate import Estimate, difference, estimate
-from training.evaluation.interval import Interval, IntervalMethod, Support, mean_interval
+from training.evaluation.interval import Interval, IntervalMethod, Support
 from training.evaluation.intervals import ANYTIME, INTERVALS
 from training.evaluation.ips import IPS
 from training.evaluation.mips import MIPS
@@ -22,6 +22,7 @@ from training.evaluation.slate_independent import IndependentIPS, IndependentSNI
 from training.evaluation.slates import LoggedSlates, SlateEstimator
 from training.evaluation.sndr import SelfNormalizedDR
 from training.evaluation.snips import SNIPS
+from training.evaluation.student import Student
 from training.evaluation.sub_gaussian_dr import SubGaussianDR
 from training.evaluation.sub_gaussian_ips import SubGaussianIPS
 from training.evaluation.switch_dr import SwitchDR
@@ -50,13 +51,13 @@ __all__ = [
     "RewardInteractionIPS",
     "SelfNormalizedDR",
     "SlateEstimator",
+    "Student",
     "SubGaussianDR",
     "SubGaussianIPS",
     "Support",
     "SwitchDR",
     "difference",
     "estimate",
-    "mean_interval",
 ]
 
 ESTIMATORS: dict[str, Estimator] = {

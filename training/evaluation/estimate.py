@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from training.evaluation.base import Estimator, LoggedRows
-from training.evaluation.interval import Interval, IntervalMethod, Normal, Support
+from training.evaluation.interval import Interval, IntervalMethod, Support
+from training.evaluation.student import Student
 from training.evaluation.support import Range, difference_support, support
 
-_NORMAL = Normal()
+_STUDENT = Student()
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Estimate:
     effective_sample_size: float
     max_weight: float
     mean_weight: float
-    interval: str = Normal.name
+    interval: str = Student.name
     estimated: bool = False
 
 
@@ -52,7 +53,7 @@ def estimate(
     estimator: Estimator,
     rows: LoggedRows,
     confidence: float = 0.95,
-    method: IntervalMethod = _NORMAL,
+    method: IntervalMethod = _STUDENT,
     reward_range: Range | None = None,
 ) -> Estimate:
     """Apply an estimator.
@@ -89,7 +90,7 @@ def difference(
     candidate: LoggedRows,
     champion: LoggedRows,
     confidence: float,
-    method: IntervalMethod = _NORMAL,
+    method: IntervalMethod = _STUDENT,
     reward_range: Range | None = None,
 ) -> Interval:
     """Return by how much the candidate is better, with one-sided bounds.

@@ -1,4 +1,4 @@
-"""From the terms of a mean to an interval, and the simplest way: the normal one.
+"""From the terms of a mean to an interval: what it is, and what a way to it owes.
 
 Every way to an interval is a file of its own, and stands in ``INTERVALS`` of ``training.evaluation.intervals``.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -93,38 +92,3 @@ def mean_and_error(values: Float64) -> tuple[float, float]:
         return mean, float("inf")
     apart = values - mean
     return mean, math.sqrt(float(apart @ apart) / (n - 1) / n)
-
-
-def mean_interval(values: Float64, confidence: float) -> Interval:
-    """Return the mean of independent values with normal bounds.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (n,)
-    confidence : float
-        Of each bound by itself, in (0.5, 1): 0.975 makes the usual two-sided interval of 95 %.
-
-    Examples
-    --------
-    >>> interval = mean_interval(np.array([0.0, 1.0, 0.0, 1.0]), confidence=0.975)
-    >>> round(interval.value, 3), round(interval.low, 3), round(interval.high, 3)
-    (0.5, -0.066, 1.066)
-    """
-    reach = NormalDist().inv_cdf(checked(confidence))
-    mean, error = mean_and_error(values)
-    return Interval(mean, error, mean - reach * error, mean + reach * error)
-
-
-class Normal:
-    """Mean plus and minus so many standard errors: for one look at many rows.
-
-    It rests on the central limit theorem, and is too narrow where a few rows carry most of the weight. The effective
-    sample size stands beside every estimate for that reason, and the gate asks for it. Needs no range.
-    """
-
-    name: ClassVar[str] = "normal"
-    anytime: ClassVar[bool] = False
-
-    def interval(self, values: Float64, confidence: float, support: Support) -> Interval:
-        """Return the normal interval; see ``IntervalMethod.interval``."""
-        return mean_interval(values, confidence)

@@ -6,13 +6,14 @@ from training.evaluation.betting import Betting
 from training.evaluation.bootstrap import Bootstrap
 from training.evaluation.empirical_bernstein import EmpiricalBernstein
 from training.evaluation.gamma_mixture import GammaMixture
-from training.evaluation.interval import IntervalMethod, Normal
+from training.evaluation.interval import IntervalMethod
 from training.evaluation.predictable_plug_in import PredictablePlugIn
+from training.evaluation.student import Student
 
 INTERVALS: dict[str, IntervalMethod] = {
     method.name: method
     for method in (
-        Normal(),
+        Student(),
         Bootstrap(),
         EmpiricalBernstein(),
         Betting(),

@@ -15,8 +15,9 @@ from training.evaluation import SLATE_ESTIMATORS
 from training.evaluation.base import Float64, LoggedRows, effective_sample_size
 from training.evaluation.diagnostics import WeightTest, unsupported_mass, weight_test
 from training.evaluation.estimate import Estimate
-from training.evaluation.interval import mean_interval
+from training.evaluation.interval import Support
 from training.evaluation.slates import LoggedSlates
+from training.evaluation.student import Student
 
 #: Ranks that fewer lists have than this share say little, and are left out of the effective sample size.
 _COMMON = 0.5
@@ -198,7 +199,7 @@ def _evaluation(
     sizes = {name: _least_size(lists, estimator.weights(lists)) for name, estimator in SLATE_ESTIMATORS.items()}
     estimates = {}
     for name, estimator in SLATE_ESTIMATORS.items():
-        interval = mean_interval(estimator.contributions(lists), 0.975)
+        interval = Student().interval(estimator.contributions(lists), 0.975, Support())
         w = estimator.weights(lists)
         estimates[name] = Estimate(
             interval.value, interval.standard_error, interval.low, interval.high, len(lists), sizes[name],

@@ -11,7 +11,8 @@ from training.evaluation import ESTIMATORS
 from training.evaluation.base import Float64, Int64, LoggedRows
 from training.evaluation.diagnostics import Divergence, WeightTest, divergence, unsupported_mass, weight_test
 from training.evaluation.estimate import Estimate, estimate
-from training.evaluation.interval import IntervalMethod, Normal
+from training.evaluation.interval import IntervalMethod
+from training.evaluation.student import Student
 from training.evaluation.support import Range
 from training.evaluation.target import pmf_of_prediction, policy_prediction
 from training.evaluation.weight_tail import WeightTail, weight_tail
@@ -69,13 +70,13 @@ class Bounds:
         Names; all by default.
     """
 
-    method: IntervalMethod = field(default_factory=Normal)
+    method: IntervalMethod = field(default_factory=Student)
     confidence: float = 0.95
     reward_range: Range | None = None
     estimators: Collection[str] = tuple(ESTIMATORS)
 
 
-_NORMAL = Bounds()
+_DEFAULT = Bounds()
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +110,7 @@ class PolicyEvaluation:
     predicted: Float64 | None = None
 
 
-def evaluate_policy(policy: Policy, feedback: Feedback, bounds: Bounds = _NORMAL) -> PolicyEvaluation:
+def evaluate_policy(policy: Policy, feedback: Feedback, bounds: Bounds = _DEFAULT) -> PolicyEvaluation:
     """Evaluate a policy on feedback that it has not learned from; raises ``engine.policy.OracleFailure``."""
     dataset = feedback.dataset
     prediction = policy_prediction(policy, dataset)
@@ -117,7 +118,7 @@ def evaluate_policy(policy: Policy, feedback: Feedback, bounds: Bounds = _NORMAL
     return evaluate_rows(feedback.rows(target), prediction.mean[dataset.chosen_flat], bounds)
 
 
-def evaluate_logging(feedback: Feedback, bounds: Bounds = _NORMAL) -> PolicyEvaluation:
+def evaluate_logging(feedback: Feedback, bounds: Bounds = _DEFAULT) -> PolicyEvaluation:
     """Evaluate the mixture of policies that acted: what stands for a champion whose file is gone."""
     return evaluate_rows(feedback.rows(feedback.dataset.probabilities), None, bounds)
 
@@ -125,7 +126,7 @@ def evaluate_logging(feedback: Feedback, bounds: Bounds = _NORMAL) -> PolicyEval
 def evaluate_rows(
     rows: LoggedRows,
     predicted: Float64 | None = None,
-    bounds: Bounds = _NORMAL,
+    bounds: Bounds = _DEFAULT,
 ) -> PolicyEvaluation:
     """Evaluate whatever policy the target vectors of the rows are those of."""
     estimates = {

@@ -36,12 +36,17 @@ def policy_prediction(policy: Policy, dataset: Dataset) -> Prediction:
 def pmf_of_prediction(policy: Policy, dataset: Dataset, prediction: Prediction) -> Float64:
     """Return the policy's probability of every offered action given its predictions, shape (m,).
 
-    Row by row through ``Policy.pmf``, as a request is answered: one definition of the vector, and no second one
-    that could come to differ from it.
+    Through ``Policy.pmf_each``, as a batch of requests is answered, and each to the bit as a single one: one definition
+    of the vector, and no second one that could come to differ from it.
     """
     p = np.empty(len(prediction.mean))
-    for start, stop in pairwise(dataset.starts.tolist()):
-        p[start:stop] = policy.pmf(prediction.take(slice(start, stop)), dataset.available[start:stop])
+    for begin in range(0, len(dataset), _CHUNK):
+        starts = dataset.starts[begin : begin + _CHUNK + 1]
+        first, last = int(starts[0]), int(starts[-1])
+        available = dataset.available[first:last]
+        ends = (starts[1:] - first).tolist()
+        free = None if available.all() else [available[a:b] for a, b in pairwise([0, *ends])]
+        p[first:last] = np.concatenate(policy.pmf_each(prediction.take(slice(first, last)), ends, free))
     return p
 
 

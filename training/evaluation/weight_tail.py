@@ -27,7 +27,7 @@ class WeightTail:
         Of the sum of all weights, what the greatest 1 % of the rows have: 0.01 where all are equal.
     hill : float
         Index of a Pareto tail with ``P(W > w) ~ w^-hill``. Below 2 the weights have no variance and below 1 no mean:
-        normal intervals and standard errors then say nothing. Infinite where the greatest are equal, ``nan`` for too
+        intervals by standard errors then say nothing. Infinite where the greatest are equal, ``nan`` for too
         few rows.
     """
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from engine.records import Feedback
 from training.formats.base import LineError, Read, Reader, Unusable, unpacked
 from training.formats.cb_adf import read_cb_adf, write_cb_adf
+from training.formats.csv_table import read_csv_table
 from training.formats.dsjson import read_dsjson, write_dsjson
 from training.formats.infer import as_yaml, infer
 from training.formats.open_bandit import (
@@ -27,6 +28,7 @@ __all__ = [
     "from_bandit_feedback",
     "infer",
     "read_cb_adf",
+    "read_csv_table",
     "read_dsjson",
     "read_open_bandit",
     "to_bandit_feedback",
@@ -37,7 +39,7 @@ __all__ = [
 ]
 
 #: By the name on the command line.
-READERS: dict[str, Reader] = {"dsjson": read_dsjson, "vw": read_cb_adf, "obd": read_open_bandit}
+READERS: dict[str, Reader] = {"dsjson": read_dsjson, "vw": read_cb_adf, "obd": read_open_bandit, "csv": read_csv_table}
 
 #: From feedback with named features to the lines of a file, without their ends.
 WRITERS: dict[str, Callable[[Iterable[Feedback]], Iterator[str]]] = {

@@ -24,9 +24,12 @@ from starlette.routing import Route
 
 from engine.api.leeway.v1 import service_pb2
 from engine.config import ServingConfig
+from engine.effort import Effort
 from engine.errors import NotAuthenticated
 from engine.serving.guard import bearer, permit, valid
 from engine.serving.http.forms import (
+    ActivateAnswer,
+    ActivateForm,
     DecideAnswer,
     DecideBatchForm,
     DecideForm,
@@ -52,6 +55,8 @@ from engine.serving.http.problems import (
     malformed,
     problem_of,
 )
+from engine.serving.load import Load
+from engine.serving.rates import ClientRates
 from engine.serving.rules import RULES
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService
@@ -81,6 +86,10 @@ class HttpFace:
         Milliseconds since 1970.
     access
         Gives who may call now; ``None``: anybody.
+    load
+        The calls that wait at the gRPC server: how much is done for a decision. ``None``: it is not asked.
+    rates
+        How much each client may ask for; ``None``: no limit.
     """
 
     def __init__(
@@ -90,12 +99,16 @@ class HttpFace:
         observer: Observer,
         clock: Callable[[], int],
         access: Callable[[], Access] | None = None,
+        load: Load | None = None,
+        rates: ClientRates | None = None,
     ) -> None:
         self._service = service
         self._config = config
         self._observer = observer
         self._clock = clock
         self._access = access
+        self._load = load
+        self._rates = rates
         self._under_way = 0
         self._document = document()
         #: Set while the server drains: it is alive, and not ready.
@@ -114,6 +127,7 @@ class HttpFace:
                 post("/v1/recommend", "Recommend", self._recommend),
                 post("/v1/report", "Report", self._report),
                 post("/v1/report/batch", "ReportBatch", self._report_batch),
+                post("/v1/activate", "Activate", self._activate),
                 Route("/health", self._alive, methods=["GET"]),
                 Route("/ready", self._ready, methods=["GET"]),
                 Route("/openapi.json", self._openapi, methods=["GET"]),
@@ -159,7 +173,7 @@ class HttpFace:
         message = (await self._form(request, DecideForm, "Decide")).message()
         started = time.perf_counter()
         left = _left(end)
-        answer = await _settled(self._service.decide(message, self._clock(), hurry=self._hurry(left)), left)
+        answer = await _settled(self._service.decide(message, self._clock(), effort=self._effort("Decide", left)), left)
         self._observer.decided(message.decision_point, time.perf_counter() - started)
         return DecideAnswer.of(answer)
 
@@ -168,7 +182,9 @@ class HttpFace:
         message = (await self._form(request, RecommendForm, "Recommend")).message()
         started = time.perf_counter()
         left = _left(end)
-        answer = await _settled(self._service.recommend(message, self._clock(), hurry=self._hurry(left)), left)
+        answer = await _settled(
+            self._service.recommend(message, self._clock(), effort=self._effort("Recommend", left)), left
+        )
         self._observer.decided(message.recommender, time.perf_counter() - started)
         return RecommendAnswer.of(answer)
 
@@ -180,7 +196,8 @@ class HttpFace:
         pending: list[Future[service_pb2.DecideResponse] | Exception] = []
         for item in form.requests:
             try:
-                pending.append(self._service.decide(item.message(), now_ms, hurry=self._hurry(_left(end))))
+                effort = self._effort("DecideBatch", _left(end))
+                pending.append(self._service.decide(item.message(), now_ms, effort=effort))
             except Exception as error:
                 pending.append(error)
             await asyncio.sleep(0)  # others have their turn
@@ -199,6 +216,12 @@ class HttpFace:
         await _settled(recorded, _left(end))
         self._observer.outcome()
         return ReportAnswer(outcome_id=outcome_id)
+
+    async def _activate(self, request: Request) -> Form:
+        end = self._end(request)
+        message = (await self._form(request, ActivateForm, "Activate")).message()
+        await _settled(self._service.activate(message, self._clock()), _left(end))
+        return ActivateAnswer()
 
     async def _report_batch(self, request: Request) -> Form:
         end = self._end(request)
@@ -255,8 +278,13 @@ class HttpFace:
             )
         return asyncio.get_running_loop().time() + milliseconds / 1_000.0
 
-    def _hurry(self, left: float) -> bool:
-        return left * 1_000.0 < self._config.scoring_reserve
+    def _effort(self, method: str, left: float) -> Effort:
+        if left * 1_000.0 < self._config.scoring_reserve:
+            return Effort.DEADLINE
+        effort = Effort.FULL if self._load is None else self._load.effort()
+        if effort is not Effort.FULL:
+            self._observer.degraded(method, effort.name.lower())
+        return effort
 
     def _caller(self, request: Request) -> Caller | None:
         """Return who calls, by the token; ``None``: it is not asked. Raises ``NotAuthenticated``."""
@@ -284,6 +312,8 @@ class HttpFace:
             raise malformed(error) from None
         if caller is not None:
             permit(caller, RULES[f"{_SERVICE}.{method}"], form)  # forms have the fields of messages
+        if self._rates is not None:
+            self._rates.take(_client(request) if caller is None else caller.name, method, form)
         return form
 
     async def _body(self, request: Request) -> bytes:
@@ -340,6 +370,10 @@ async def _all(pending: Sequence[Future[T] | Exception], end: float) -> list[T |
         except Exception as error:
             found.append(problem_of(error)[0])
     return found
+
+
+def _client(request: Request) -> str:
+    return "http" if request.client is None else f"http:{request.client.host}"
 
 
 def _left(end: float) -> float:

@@ -18,13 +18,14 @@ from pydantic import (
 )
 
 from engine.api.leeway.v1.service_pb2 import (
+    ActivateRequest,
     DecideRequest,
     DecideResponse,
     RecommendRequest,
     RecommendResponse,
     ReportRequest,
 )
-from engine.client.messages import Candidate, decide_request, recommend_request
+from engine.client.messages import Candidate, Choice, decide_request, recommend_request
 from engine.records import MAX_ID_LENGTH, fallback_name
 
 #: Whole numbers of JSON that every program reads alike (RFC 7493).
@@ -86,6 +87,13 @@ def _candidates(actions: list[ActionOrId]) -> list[Candidate | str]:
     return [action if isinstance(action, str) else action.candidate() for action in actions]
 
 
+class ChoiceForm(Form):
+    """What the caller does by itself, without a policy."""
+
+    chosen: Count = Field(description="index into the actions")
+    probabilities: list[Number] = Field([], description="the vector that it was drawn from; empty: it was not drawn")
+
+
 class DecideForm(Form):
     """Which of these actions for this context?"""
 
@@ -106,11 +114,19 @@ class DecideForm(Form):
     decision_id: Id = Field("", description="makes a retry safe: the same id gets the same answer, and is logged once")
     context: Features = Field({}, description="as the decision point's schema says")
     actions: list[ActionOrId]
+    choice: ChoiceForm | None = Field(
+        None, description="acts where the mode is logging_only; left out: the first action that is not excluded"
+    )
+
+    defer_activation: bool = Field(False, description="nothing is learned from it unless it is activated in time")
 
     def message(self) -> DecideRequest:
         """Return the message; without an id the server makes one."""
-        message = decide_request(self.decision_point, self.context, _candidates(self.actions), self.decision_id)
+        given = self.choice
+        choice = None if given is None else Choice(given.chosen, given.probabilities)
+        message = decide_request(self.decision_point, self.context, _candidates(self.actions), self.decision_id, choice)
         message.decision_id = self.decision_id
+        message.defer_activation = self.defer_activation
         return message
 
 
@@ -154,6 +170,22 @@ class ReportForm(Form):
     def message(self) -> ReportRequest:
         """Return the message."""
         return ReportRequest(**self.model_dump())
+
+
+class ActivateForm(Form):
+    """A decision that was asked for with `defer_activation` is acted on."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"decision_id": "3f2a"}]})
+
+    decision_id: Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+    decision_point: str = Field("", description="with it, a typing error is noticed at once")
+    time_ms: Annotated[int, BeforeValidator(_whole), Field(ge=0, le=_MAX_INTEGER)] = Field(
+        0, description="when it was acted on, milliseconds since 1970-01-01 UTC; 0: now"
+    )
+
+    def message(self) -> ActivateRequest:
+        """Return the message."""
+        return ActivateRequest(**self.model_dump())
 
 
 class DecideBatchForm(Form):
@@ -238,6 +270,10 @@ class ReportAnswer(Form):
     """The outcome is safe in the log."""
 
     outcome_id: str
+
+
+class ActivateAnswer(Form):
+    """That it is acted on is safe in the log."""
 
 
 class HealthAnswer(Form):

@@ -8,6 +8,8 @@ from pydantic.json_schema import models_json_schema
 
 from engine import __version__
 from engine.serving.http.forms import (
+    ActivateAnswer,
+    ActivateForm,
     DecideAnswer,
     DecideBatchForm,
     DecideForm,
@@ -30,6 +32,7 @@ _CALLS: tuple[tuple[str, str, str, type[Form], type[Form]], ...] = (
     ("/v1/recommend", "recommend", "Which of these items, in which order?", RecommendForm, RecommendAnswer),
     ("/v1/report", "report", "What came of a decision", ReportForm, ReportAnswer),
     ("/v1/report/batch", "reportBatch", "Many outcomes at once", ReportBatchForm, ReportBatchAnswer),
+    ("/v1/activate", "activate", "A deferred decision is acted on", ActivateForm, ActivateAnswer),
 )
 _LOOKS: tuple[tuple[str, str, str], ...] = (
     ("/health", "alive", "Whether the process lives"),

@@ -29,10 +29,13 @@ class HttpServer:
         What answers.
     grace_s
         How long the end waits for requests under way.
+    shared
+        Whether other processes listen on the same port.
     """
 
-    def __init__(self, config: HttpConfig, face: HttpFace, grace_s: float) -> None:
+    def __init__(self, config: HttpConfig, face: HttpFace, grace_s: float, *, shared: bool = False) -> None:
         self._config = config
+        self._shared = shared
         self._face = face
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -56,7 +59,7 @@ class HttpServer:
         """Listen and return the port; raises ``ConfigError`` where the address cannot be had."""
         address = (self._config.host, self._config.port)
         try:
-            self._listener = listen(*address)
+            self._listener = listen(*address, shared=self._shared)
         except OSError as error:
             raise ConfigError(
                 f"serving.http.host/port: cannot listen on {address[0]}:{address[1]} ({error}); choose a free port"
@@ -82,14 +85,16 @@ class HttpServer:
         self._thread.join()
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens; raises ``OSError``."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """Return a socket that listens, alone or beside those of other processes; raises ``OSError``."""
     family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
     # With its protocol named: asyncio turns off Nagle's algorithm for such alone, and an answer, which is sent in two
     # parts, would wait for the other side's delayed acknowledgement, 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
     except OSError:

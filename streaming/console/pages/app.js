@@ -45,18 +45,24 @@ function chooser(view, name, query) {
 }
 
 // Whether somebody is at something in the page: then it is not drawn anew under their hands.
-const busy = () => main.contains(document.activeElement) && document.activeElement !== main || main.querySelector("details[open]") !== null || document.hidden;
+const within = () => main.contains(document.activeElement) && document.activeElement !== main;
+const busy = () => within() || document.querySelector("main details[open], dialog[open]") !== null || document.hidden;
 
 async function show(moved) {
   const mine = ++turn;
   clearTimeout(timer);
   const { name, query } = where(), view = VIEWS[name];
+  if (!session && "guarded" in document.body.dataset && !token.get()) {
+    menu(name);
+    askToken("This console asks for a token with the scope read or admin.");
+    return;
+  }
   try {
     session ??= await get("session");
   } catch (error) {
     if (mine !== turn) return;
     menu(name);
-    if (error.status === 401) askToken(token.get() ? error.message : "This console asks for a token with the scope read or admin.");
+    if (error.status === 401) askToken(error.message);
     else main.replaceChildren(el("h1", {}, view.title), el("p", { class: "card problem", role: "alert" }, error.message));
     return;
   }
@@ -71,9 +77,10 @@ async function show(moved) {
     content = [el("p", { class: "card problem", role: "alert" }, error.message)];
   }
   if (mine !== turn) return;
+  const focused = moved || within();  // what has the focus is drawn anew: the next Tab goes on from here
   main.replaceChildren(...[el("h1", {}, view.title), view.point && point ? node : null, content].flat(Infinity).filter(Boolean));
   main.removeAttribute("aria-busy");
-  if (moved) main.focus({ preventScroll: true });
+  if (focused) main.focus({ preventScroll: true });
   if (view.every) timer = setTimeout(tick, view.every * 1000);
 }
 

@@ -2,7 +2,7 @@
 
 import { svg, number } from "./dom.js";
 
-const WIDE = 720, LEFT = 60, RIGHT = 16, TOP = 14, BOTTOM = 28;
+const WIDE = 720, LEFT = 72, RIGHT = 16, TOP = 14, BOTTOM = 28;
 
 function frame(title, words, high, wide = WIDE) {
   return svg("svg", { class: "chart", viewBox: `0 0 ${wide} ${high}`, role: "img", "aria-label": `${title}. ${words}` });

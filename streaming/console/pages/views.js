@@ -9,8 +9,9 @@ const LEVELS = { problem: "Problem", warning: "Warning", ok: "Fine" };
 async function health() {
   const { findings, looked_ms: looked } = await get("health");
   const many = level => findings.filter(f => f.level === level).length;
-  const state = many("problem") ? `${many("problem")} problems and ${many("warning")} warnings`
-    : many("warning") ? `no problem, ${many("warning")} warnings` : "all is well";
+  const counted = level => `${many(level)} ${level}${many(level) === 1 ? "" : "s"}`;
+  const state = many("problem") ? `${counted("problem")} and ${counted("warning")}`
+    : many("warning") ? `no problem, ${counted("warning")}` : "all is well";
   const listed = Object.keys(LEVELS).flatMap(level => findings.filter(f => f.level === level));
   return [
     el("p", {}, el("strong", { id: "state" }, `State: ${state}.`), el("span", { class: "quiet" }, ` Looked at ${time(looked)}; the same as: leeway doctor`)),
@@ -22,7 +23,7 @@ async function health() {
 async function live({ point }) {
   const [reward, drift] = await Promise.all([get("live", { point }), get("drift", { point })]);
   const bins = reward.bins, last = bins.at(-1);
-  const words = last ? `Mean reward of the newest part ${number(last.mean)}, 95 % interval ${number(last.low)} to ${number(last.high)}; ${reward.changes.length} changes were found in this time.` : "There is no feedback yet.";
+  const words = last ? `Mean reward of the newest part ${number(last.mean)}, 95 % interval ${number(last.low)} to ${number(last.high)}; ${reward.changes.length === 1 ? "1 change was" : `${reward.changes.length} changes were`} found in this time.` : "There is no feedback yet.";
   const streams = drift.streams;
   return [
     el("h2", {}, "Reward"),
@@ -111,8 +112,15 @@ async function policies({ point, session, say, again }) {
   ];
 }
 
+// The newest alarm that was shown, and to whom.
+let shown = { session: null, newest: "" };
+
 async function alarms({ session, say, again }) {
   const found = await get("alarms");
+  const known = found.alarms.findIndex(a => a.alarm_id === shown.newest);
+  const fresh = shown.session !== session ? 0 : known < 0 ? found.alarms.length : known;
+  if (fresh) say(`New: ${found.alarms[0].decision_point}, ${found.alarms[0].monitor} ${found.alarms[0].stream}${fresh > 1 ? `, and ${fresh - 1} more` : ""}`);
+  shown = { session, newest: found.alarms[0]?.alarm_id ?? "" };
   const acknowledge = async alarm => {
     const given = await confirm("Acknowledge this alarm?", [alarm.explanation, "What it holds is released. It is noted in the audit log."], "Acknowledge",
       [el("label", {}, "Note: what came of it", el("textarea", { name: "note", rows: 3, maxlength: 2000 }))]);
@@ -126,7 +134,7 @@ async function alarms({ session, say, again }) {
     Object.entries(found.held).map(([name, words]) => el("p", { class: "card warning" }, `${name}: ${words}`)),
     found.alarms.length ? null : el("p", {}, "There was no alarm."),
     found.alarms.map(a => el("article", { class: `card ${a.acknowledged_ms || a.explained ? "" : "warning"}` },
-      el("h2", {}, `${a.decision_point}: ${a.monitor} ${a.stream}`), el("p", {}, a.explanation), a.remedy && el("p", {}, a.remedy),
+      el("h2", {}, `${a.decision_point}: ${a.monitor} ${a.stream}`), el("p", {}, a.explanation), a.echoes.length ? el("p", {}, `Seen in these streams too: ${a.echoes.join(", ")}.`) : null, a.remedy && el("p", {}, a.remedy),
       el("p", { class: "quiet" }, `Change about ${time(a.change_ms)}, found ${time(a.detected_ms)}; effect ${number(a.effect, 3)}, probability ${number(a.probability, 3)}; follows: ${a.reactions.join(", ") || "nothing"}. Alarm ${a.alarm_id}`),
       a.acknowledged_ms ? el("p", {}, `Acknowledged ${time(a.acknowledged_ms)}${a.note ? `: ${a.note}` : ""}`)
         : session.may_change && el("button", { onclick: () => acknowledge(a), "aria-label": `Acknowledge alarm ${a.alarm_id.slice(0, 12)} of ${a.decision_point}` }, "Acknowledge…"))),
@@ -174,7 +182,7 @@ export const VIEWS = {
   live: { title: "Reward and drift", every: 5, point: "any", draw: live },
   decision: { title: "Decision", every: 0, draw: decision },
   policies: { title: "Policies", every: 0, point: "any", draw: policies },
-  alarms: { title: "Alarms", every: 0, draw: alarms },
+  alarms: { title: "Alarms", every: 5, draw: alarms },
   generations: { title: "Generations", every: 30, point: "decision point", draw: generations },
   join: { title: "Join", every: 5, draw: join },
 };

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.message import Message
 
 from engine.api.leeway.v1.service_pb2 import ClientDecision, DecideRequest
-from engine.client import Candidate, Decided, Fallback, decide_request
+from engine.client import Candidate, Choice, Decided, Fallback, decide_request
 from engine.client.fallback import SALT, local_id
 from engine.client.testing import AsyncFakeClient, FakeClient, FakeEngine
 from engine.sampling import draw
@@ -224,3 +224,25 @@ def test_a_request_keeps_its_own_id() -> None:
         away._local.decide(sent, None, _unavailable(), TIME_MS)  # type: ignore[union-attr]
         engine.recover()
     assert sent.decision_id == "d1"
+
+
+@pytest.mark.parametrize("vector", [(), (0.2, 0.5, 0.0, 0.3)], ids=["not drawn", "drawn"])
+def test_a_stated_choice_acts_also_without_a_server_and_is_handed_in(vector: tuple[float, ...]) -> None:
+    engine = FakeEngine()
+    engine.fail()
+    with client(engine) as away:
+        answers = [ask(away, f"d{n}", choice=Choice(3, vector)) for n in range(20)]
+        drawn = ask(away, "d20", choice=Choice(3, vector), fallback_vector=[1.0, 0.0, 0.0, 0.0])
+        engine.recover()
+        assert away.hand_in() == 0
+    assert {answer.action for answer in answers} == {"large"}
+    assert {answer.propensity for answer in answers} == {vector[3] if vector else 1.0}
+    assert drawn.action == "none"
+    *stated, last = engine.handed_in
+    assert {(made.chosen, made.salt) for made in stated} == {(3, "")}
+    assert last.salt == SALT
+    made = stated[0]
+    made.request.CopyFrom(request(made.request.decision_id))
+    made.request.choice.chosen = 3
+    made.request.choice.probabilities.extend(vector)
+    assert client_decision(make_policy(), made, TIME_MS).chosen == 3

@@ -54,6 +54,13 @@ def test_a_server_without_room_is_asked_again_when_it_says() -> None:
     assert attempts(Patience(1.0, 2.0)).pause_s(ServerError(Code.RESOURCE_EXHAUSTED, 2.5), 100.0) is None
 
 
+def test_a_server_without_room_to_say_so_is_asked_again_too() -> None:
+    """Beyond all that may wait grpcio refuses by itself, and gives no time."""
+    assert attempts(Patience(1.0, 10.0)).pause_s(ServerError(Code.RESOURCE_EXHAUSTED), 100.0) is None
+    crowded = FakeError(Code.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+    assert attempts(Patience(1.0, 10.0)).pause_s(crowded, 100.0) == pytest.approx(0.05)
+
+
 def test_a_hint_that_cannot_be_read_is_none() -> None:
     class GarbledError(ServerError):
         def trailing_metadata(self) -> tuple[Any, ...]:

@@ -14,6 +14,8 @@ from engine.policy import initial_policy
 from engine.recommender.policy import initial_recommender
 from engine.serving.http.app import HttpFace
 from engine.serving.http.server import HttpServer
+from engine.serving.load import Load
+from engine.serving.rates import ClientRates
 from engine.serving.service import DecisionService
 from engine.serving.tokens import Access
 from tests.engine.recommender.shop import shop
@@ -80,7 +82,17 @@ class Face:
             recommenders={"shop": (SHOP, initial_recommender("shop", SHOP, TIME_MS))},
         )
         self.config = ServingConfig.model_validate({"http": {"port": 0}, **serving})
-        self.face = HttpFace(self.service, self.config, self.observer, lambda: TIME_MS, access)
+        rate = self.config.overload.rate
+        self.load = Load(self.config)
+        self.face = HttpFace(
+            self.service,
+            self.config,
+            self.observer,
+            lambda: TIME_MS,
+            access,
+            self.load,
+            None if rate is None else ClientRates(rate, self.observer),
+        )
         self.port = 0
 
     def call(

@@ -14,6 +14,7 @@ import pytest
 from engine.config import HttpConfig, ServingConfig
 from engine.errors import ConfigError
 from engine.serving.http.server import HttpServer, listen
+from engine.serving.load import Call, Rank
 from engine.serving.tokens import read_access
 from tests.engine.http.face import BODY, Face, serving
 from tests.engine.samples import TIME_MS
@@ -239,6 +240,25 @@ def test_beyond_the_bound_callers_are_told_to_come_again() -> None:
             assert [answer.result().status for answer in waiting] == [200, 200]
         face.recorder.held = False
         assert face.post("decide", BODY).status == 200
+
+
+def test_who_asks_too_often_is_told_when_to_come_again() -> None:
+    with serving(overload={"rate": {"per_second": 0.1, "burst": 1}}) as face:
+        assert face.post("decide", BODY).status == 200
+        refused = face.post("decide", BODY)
+        assert (refused.status, refused.body["reason"]) == (429, "RATE_LIMITED")
+        assert 1 <= int(refused.headers["retry-after"]) <= 10
+        assert face.observer.refusals == [("Decide", "rate_limited")]
+
+
+def test_while_calls_wait_at_the_grpc_server_decisions_fall_back_here_too() -> None:
+    with serving(workers=1, max_concurrent=2, overload={"score_until": 0.5}) as face:
+        for _ in range(2):
+            face.load.enter(Call(lambda: None, Rank.ALWAYS, "", 0.0), 0.0)
+        face.load.take()
+        answer = face.post("decide", BODY)
+        assert (answer.body["fallback"], answer.body["propensity"]) == ("overload", 0.5)
+        assert face.observer.degradations == [("Decide", "overload")]
 
 
 def test_a_fault_of_ours_is_a_problem_without_its_trace(face: Face, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose
 
 from engine.client import Candidate, recommend_request
 from engine.config import ITEM_ID, IndexConfig
+from engine.effort import Effort
 from engine.errors import InvalidRequest, SnapshotError
 from engine.recommender.index import ExactIndex, HNSWIndex
 from engine.recommender.likelihood import likelihood
@@ -21,7 +22,7 @@ from engine.recommender.policy import RecommenderPolicy
 from engine.recommender.recommend import recommend, response
 from engine.recommender.replay import slate_mismatch
 from engine.recommender.store import RecommenderStore
-from engine.records import FALLBACK_REASON_DEADLINE, FALLBACK_REASON_NONE, FALLBACK_REASON_ORACLE_FAILED, Decision
+from engine.records import FALLBACK_REASON_ORACLE_FAILED, Decision
 from tests.engine.recommender.shop import NAME, make_policy, shop
 
 USER: dict[str, Any] = {"country": "NL", "age": 30.0, "recent": ["i3", "never seen"]}
@@ -54,9 +55,9 @@ def some_requests() -> list[Any]:
 
 
 @each_kind
-@pytest.mark.parametrize("hurry", [False, True])
+@pytest.mark.parametrize("effort", Effort)
 def test_every_list_is_replayed_bit_for_bit_from_the_snapshot(
-    changes: dict[str, Any], hurry: bool, tmp_path: Path
+    changes: dict[str, Any], effort: Effort, tmp_path: Path
 ) -> None:
     policy = make_policy(**changes)
     store = RecommenderStore(tmp_path)
@@ -64,14 +65,14 @@ def test_every_list_is_replayed_bit_for_bit_from_the_snapshot(
     loaded = store.load(NAME, policy.version)
     assert loaded.digest() == policy.digest()
     for number, request in itertools.product(range(10), some_requests()):
-        made = recommend(policy, request, f"d{number}", 5, hurry=hurry)
+        made = recommend(policy, request, f"d{number}", 5, effort=effort)
         logged = Decision.FromString(made.SerializeToString())
         assert slate_mismatch(logged, loaded) == ""
-        assert recommend(loaded, request, f"d{number}", 5, hurry=hurry) == made
+        assert recommend(loaded, request, f"d{number}", 5, effort=effort) == made
         items = [item.item for item in response(made).items]
         assert len(set(items)) == len(items)
         assert not set(items) & set(request.exclude)
-        assert made.fallback == (FALLBACK_REASON_DEADLINE if hurry else FALLBACK_REASON_NONE)
+        assert made.fallback == effort.fallback
         assert math.fsum(made.probabilities) == pytest.approx(1.0)
         assert made.probabilities[made.chosen] == made.slate.propensities[0]
 

@@ -37,6 +37,7 @@ NEEDS = {
     "Recommend": {"decide"},
     "Report": {"report"},
     "ReportBatch": {"report"},
+    "Activate": {"report"},
     "GetStatus": {"read", "admin"},
     "ListPolicies": {"read", "admin"},
 }

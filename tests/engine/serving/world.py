@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ REQUESTS: Mapping[str, Any] = {
     "ReportBatch": service_pb2.ReportBatchRequest(
         requests=[service_pb2.ReportRequest(decision_id="d1", value=1.0, decision_point=NAME)]
     ),
+    "Activate": service_pb2.ActivateRequest(decision_id="d1", decision_point=NAME),
     "GetStatus": admin_pb2.GetStatusRequest(),
     "ListPolicies": admin_pb2.ListPoliciesRequest(decision_point=NAME),
 }
@@ -68,6 +70,10 @@ class CountingObserver(MemoryObserver):
         self.under_way -= 1
         self.ended.append((method, code))
 
+    def turned_away(self, method: str, reason: str) -> None:
+        super().turned_away(method, reason)
+        self.ended.append((method, "RESOURCE_EXHAUSTED"))
+
 
 class World:
     """The server, and what it did."""
@@ -78,7 +84,7 @@ class World:
         self.observer = CountingObserver()
         self.now_ms = TIME_MS
         lists = shop.make_policy()
-        service = DecisionService(
+        self.service = service = DecisionService(
             {NAME: POINT, OTHER: POINT},
             {NAME: make_policy(), OTHER: make_policy(name=OTHER)},
             self.recorder,
@@ -88,6 +94,7 @@ class World:
         )
         admin = AdminServicer(service, PolicyStore(directory / "policies"), Insight(), TIME_MS)
         servicer = LeewayServicer(service, self.config, self.observer, self.clock)
+        self.load = servicer.load
         names = [NAME, OTHER, shop.NAME]
         self.server = Server(self.config, servicer, admin, names, self.observer, self.clock)
 
@@ -114,6 +121,14 @@ def served(directory: Path, **serving: Any) -> Iterator[World]:
         yield world
     finally:
         world.server.stop(hurry)
+
+
+def until(holds: Callable[[], bool], patience_s: float = 60.0) -> None:
+    """Wait until something holds: what another thread does has no event to wait for, so it is looked at."""
+    end = time.monotonic() + patience_s
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 class Caller:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks._temporal_diginetica import STATISTICS, DigineticaSessions
-from benchmarks._temporal_generator import ITEM_STATISTICS, GeneratedSessions, World
+from benchmarks._temporal_generator import DAILY, ITEM_STATISTICS, SLOW, STILL, GeneratedSessions, World
 from training.sessions import Sessions, SessionSource
 from training.sessions.metrics import auc
+from training.sessions.shift import analyse
 
 DATA = Path(__file__).parents[4] / "shared" / "data" / "temporal" / "diginetica.npz"
 
@@ -68,6 +70,31 @@ def test_shifting_statistics_move_and_jump_on_sale_days_and_stable_ones_stay() -
         if shifts:
             for day in source.world.sale_days:
                 assert medians[name][day] - medians[name][[day - 1, day + 1]].mean() > 0.8, name
+
+
+def test_what_a_shifting_statistic_tells_is_an_accident_of_the_day_or_lasts() -> None:
+    neighbours = {}
+    for name, world in (("daily", DAILY), ("slow", SLOW)):
+        rho = np.concatenate([GeneratedSessions(seed, replace(world, sale_days=())).rho for seed in range(20)], axis=1)
+        neighbours[name] = float((rho[1:] * rho[:-1]).mean() / (rho**2).mean())
+    assert neighbours["daily"] == pytest.approx(0.0, abs=0.15)  # at least 760 pairs: 4 standard deviations
+    assert neighbours["slow"] > 0.5
+
+
+def test_content_is_how_much_of_a_shifting_statistic_is_stable() -> None:
+    def variances(content: float) -> dict[str, float]:
+        day = only(GeneratedSessions(1, replace(STILL, content=content, noise=0.0)), 5)
+        first = np.unique(day.item["item_id"], return_index=True)[1]
+        return {name: float(np.log(day.item[name][first]).var()) for name in ITEM_STATISTICS}
+
+    whole, part = variances(1.0), variances(0.3)
+    for name, shifts in ITEM_STATISTICS.items():
+        assert part[name] == pytest.approx(whole[name] * (0.09 if shifts else 1.0)), name
+
+
+def test_what_is_proposed_for_augmentation_is_what_shifts() -> None:
+    source = GeneratedSessions(0, replace(DAILY, days=8, sale_days=(6,)))
+    assert set(analyse(source, reference="previous").augment) == set(source.shifting)
 
 
 def test_a_world_at_rest_does_not_shift() -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from engine.api.leeway.v1 import records_pb2 as leeway_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15leeway/v1/admin.proto\x12\tleeway.v1\x1a\x17leeway/v1/records.proto\"\x12\n\x10GetStatusRequest\"\xb9\x02\n\x13\x44\x65\x63isionPointStatus\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\x19\n\x11policy_created_ms\x18\x04 \x01(\x03\x12\x0f\n\x07learned\x18\x05 \x01(\x03\x12\x11\n\tdecisions\x18\x06 \x01(\x03\x12\x11\n\tfallbacks\x18\x07 \x01(\x03\x12-\n\naccounting\x18\x08 \x01(\x0b\x32\x19.leeway.v1.JoinAccounting\x12 \n\x06\x61larms\x18\t \x03(\x0b\x32\x10.leeway.v1.Alarm\x12\x14\n\x0cpolicy_error\x18\n \x01(\t\x12\x0c\n\x04kind\x18\x0b \x01(\t\x12\x17\n\x0f\x63\x61talogue_items\x18\x0c \x01(\x03\"\x83\x01\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nstarted_ms\x18\x02 \x01(\x03\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x37\n\x0f\x64\x65\x63ision_points\x18\x04 \x03(\x0b\x32\x1e.leeway.v1.DecisionPointStatus\"-\n\x13ListPoliciesRequest\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\"\xad\x01\n\rPolicySummary\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\x0e\n\x06oracle\x18\x04 \x01(\t\x12\x13\n\x0b\x65xploration\x18\x05 \x01(\t\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\x12\x0f\n\x07learned\x18\x07 \x01(\x03\x12\x0e\n\x06\x61\x63ting\x18\x08 \x01(\x08\"B\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.leeway.v1.PolicySummary2\xa6\x01\n\x0bLeewayAdmin\x12\x46\n\tGetStatus\x12\x1b.leeway.v1.GetStatusRequest\x1a\x1c.leeway.v1.GetStatusResponse\x12O\n\x0cListPolicies\x12\x1e.leeway.v1.ListPoliciesRequest\x1a\x1f.leeway.v1.ListPoliciesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15leeway/v1/admin.proto\x12\tleeway.v1\x1a\x17leeway/v1/records.proto\"\x12\n\x10GetStatusRequest\"\xc7\x02\n\x13\x44\x65\x63isionPointStatus\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\x19\n\x11policy_created_ms\x18\x04 \x01(\x03\x12\x0f\n\x07learned\x18\x05 \x01(\x03\x12\x11\n\tdecisions\x18\x06 \x01(\x03\x12\x11\n\tfallbacks\x18\x07 \x01(\x03\x12-\n\naccounting\x18\x08 \x01(\x0b\x32\x19.leeway.v1.JoinAccounting\x12 \n\x06\x61larms\x18\t \x03(\x0b\x32\x10.leeway.v1.Alarm\x12\x14\n\x0cpolicy_error\x18\n \x01(\t\x12\x0c\n\x04kind\x18\x0b \x01(\t\x12\x17\n\x0f\x63\x61talogue_items\x18\x0c \x01(\x03\x12\x0c\n\x04mode\x18\r \x01(\t\"\x83\x01\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x12\n\nstarted_ms\x18\x02 \x01(\x03\x12\x10\n\x08\x64raining\x18\x03 \x01(\x08\x12\x37\n\x0f\x64\x65\x63ision_points\x18\x04 \x03(\x0b\x32\x1e.leeway.v1.DecisionPointStatus\"-\n\x13ListPoliciesRequest\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\"\xad\x01\n\rPolicySummary\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x16\n\x0epolicy_version\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x05\x12\x0e\n\x06oracle\x18\x04 \x01(\t\x12\x13\n\x0b\x65xploration\x18\x05 \x01(\t\x12\x12\n\ncreated_ms\x18\x06 \x01(\x03\x12\x0f\n\x07learned\x18\x07 \x01(\x03\x12\x0e\n\x06\x61\x63ting\x18\x08 \x01(\x08\"B\n\x14ListPoliciesResponse\x12*\n\x08policies\x18\x01 \x03(\x0b\x32\x18.leeway.v1.PolicySummary2\xa6\x01\n\x0bLeewayAdmin\x12\x46\n\tGetStatus\x12\x1b.leeway.v1.GetStatusRequest\x1a\x1c.leeway.v1.GetStatusResponse\x12O\n\x0cListPolicies\x12\x1e.leeway.v1.ListPoliciesRequest\x1a\x1f.leeway.v1.ListPoliciesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +35,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=61
   _globals['_GETSTATUSREQUEST']._serialized_end=79
   _globals['_DECISIONPOINTSTATUS']._serialized_start=82
-  _globals['_DECISIONPOINTSTATUS']._serialized_end=395
-  _globals['_GETSTATUSRESPONSE']._serialized_start=398
-  _globals['_GETSTATUSRESPONSE']._serialized_end=529
-  _globals['_LISTPOLICIESREQUEST']._serialized_start=531
-  _globals['_LISTPOLICIESREQUEST']._serialized_end=576
-  _globals['_POLICYSUMMARY']._serialized_start=579
-  _globals['_POLICYSUMMARY']._serialized_end=752
-  _globals['_LISTPOLICIESRESPONSE']._serialized_start=754
-  _globals['_LISTPOLICIESRESPONSE']._serialized_end=820
-  _globals['_LEEWAYADMIN']._serialized_start=823
-  _globals['_LEEWAYADMIN']._serialized_end=989
+  _globals['_DECISIONPOINTSTATUS']._serialized_end=409
+  _globals['_GETSTATUSRESPONSE']._serialized_start=412
+  _globals['_GETSTATUSRESPONSE']._serialized_end=543
+  _globals['_LISTPOLICIESREQUEST']._serialized_start=545
+  _globals['_LISTPOLICIESREQUEST']._serialized_end=590
+  _globals['_POLICYSUMMARY']._serialized_start=593
+  _globals['_POLICYSUMMARY']._serialized_end=766
+  _globals['_LISTPOLICIESRESPONSE']._serialized_start=768
+  _globals['_LISTPOLICIESRESPONSE']._serialized_end=834
+  _globals['_LEEWAYADMIN']._serialized_start=837
+  _globals['_LEEWAYADMIN']._serialized_end=1003
 # @@protoc_insertion_point(module_scope)

@@ -50,6 +50,7 @@ class DecisionPointStatus(_message.Message):
     POLICY_ERROR_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     CATALOGUE_ITEMS_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
     decision_point: _builtins.str
     policy_version: _builtins.str
     generation: _builtins.int
@@ -66,6 +67,8 @@ class DecisionPointStatus(_message.Message):
     """`bandit`, or `recommender`, whose decisions are lists."""
     catalogue_items: _builtins.int
     """Of a recommender: items in the catalogue that serves."""
+    mode: _builtins.str
+    """Of a decision point: `online`, or whose choice acts instead."""
     @_builtins.property
     def accounting(self) -> _records_pb2.JoinAccounting: ...
     @_builtins.property
@@ -85,10 +88,11 @@ class DecisionPointStatus(_message.Message):
         policy_error: _builtins.str = ...,
         kind: _builtins.str = ...,
         catalogue_items: _builtins.int = ...,
+        mode: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["accounting", b"accounting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounting", b"accounting", "alarms", b"alarms", "catalogue_items", b"catalogue_items", "decision_point", b"decision_point", "decisions", b"decisions", "fallbacks", b"fallbacks", "generation", b"generation", "kind", b"kind", "learned", b"learned", "policy_created_ms", b"policy_created_ms", "policy_error", b"policy_error", "policy_version", b"policy_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounting", b"accounting", "alarms", b"alarms", "catalogue_items", b"catalogue_items", "decision_point", b"decision_point", "decisions", b"decisions", "fallbacks", b"fallbacks", "generation", b"generation", "kind", b"kind", "learned", b"learned", "mode", b"mode", "policy_created_ms", b"policy_created_ms", "policy_error", b"policy_error", "policy_version", b"policy_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -36,6 +36,8 @@ class _FallbackReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fallba
     """No server could be reached: the client drew from a vector of its own. The policy version is that which served when
     the decision was handed in; the policy had no part in it.
     """
+    FALLBACK_REASON_OVERLOAD: _FallbackReason.ValueType  # 4
+    """So many calls waited that scoring was left out."""
 
 class FallbackReason(_FallbackReason, metaclass=_FallbackReasonEnumTypeWrapper):
     """Why a decision did not come from its policy's oracle."""
@@ -49,7 +51,37 @@ FALLBACK_REASON_CLIENT: FallbackReason.ValueType  # 3
 """No server could be reached: the client drew from a vector of its own. The policy version is that which served when
 the decision was handed in; the policy had no part in it.
 """
+FALLBACK_REASON_OVERLOAD: FallbackReason.ValueType  # 4
+"""So many calls waited that scoring was left out."""
 Global___FallbackReason: _TypeAlias = FallbackReason  # noqa: Y015
+
+class _Mode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MODE_ONLINE: _Mode.ValueType  # 0
+    """What was drawn from the vector of the decision."""
+    MODE_LOGGING_ONLY: _Mode.ValueType  # 1
+    """The caller's own choice, with the vector that the caller states; nothing is learned from it online. The policy
+    version is that which served then; the policy had no part in it.
+    """
+    MODE_APPRENTICE: _Mode.ValueType  # 2
+    """The caller's own choice, which the policy learns to match: it looked on, and no reward is learned."""
+
+class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
+    """Whose choice acted in a decision, and what is learned from it."""
+
+MODE_ONLINE: Mode.ValueType  # 0
+"""What was drawn from the vector of the decision."""
+MODE_LOGGING_ONLY: Mode.ValueType  # 1
+"""The caller's own choice, with the vector that the caller states; nothing is learned from it online. The policy
+version is that which served then; the policy had no part in it.
+"""
+MODE_APPRENTICE: Mode.ValueType  # 2
+"""The caller's own choice, which the policy learns to match: it looked on, and no reward is learned."""
+Global___Mode: _TypeAlias = Mode  # noqa: Y015
 
 class _DeadLetterReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -361,6 +393,8 @@ class Decision(_message.Message):
     SLATE_FIELD_NUMBER: _builtins.int
     SHADOW_POLICY_VERSION_FIELD_NUMBER: _builtins.int
     SHADOW_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    DEFERRED_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     decision_point: _builtins.str
     time_ms: _builtins.int
@@ -369,13 +403,16 @@ class Decision(_message.Message):
     packed_actions: _builtins.bytes
     """Row-major float32 matrix [actions, numeric action features], where the request was packed."""
     chosen: _builtins.int
-    """Index of the action that was drawn."""
+    """Index of the action that was drawn, or that the caller chose."""
     fallback: Global___FallbackReason.ValueType
     fallback_detail: _builtins.str
     salt: _builtins.str
     """Mixed into the draw: sampling is a pure function of (decision_id, salt, probabilities)."""
     shadow_policy_version: _builtins.str
     """The policy that looked on, and the vector that it would have drawn from; empty where none did."""
+    mode: Global___Mode.ValueType
+    deferred: _builtins.bool
+    """It gets feedback only if it is activated within its reward window."""
     @_builtins.property
     def context(self) -> Global___Features: ...
     @_builtins.property
@@ -415,10 +452,12 @@ class Decision(_message.Message):
         slate: Global___Slate | None = ...,
         shadow_policy_version: _builtins.str = ...,
         shadow_probabilities: _abc.Iterable[_builtins.float] | None = ...,
+        mode: Global___Mode.ValueType = ...,
+        deferred: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context", "slate", b"slate"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "shadow_policy_version", b"shadow_policy_version", "shadow_probabilities", b"shadow_probabilities", "slate", b"slate", "time_ms", b"time_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "chosen", b"chosen", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "deferred", b"deferred", "fallback", b"fallback", "fallback_detail", b"fallback_detail", "mode", b"mode", "packed_actions", b"packed_actions", "policy_version", b"policy_version", "probabilities", b"probabilities", "salt", b"salt", "scores", b"scores", "shadow_policy_version", b"shadow_policy_version", "shadow_probabilities", b"shadow_probabilities", "slate", b"slate", "time_ms", b"time_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -482,6 +521,7 @@ class Outcome(_message.Message):
     TASK_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
     SLOT_FIELD_NUMBER: _builtins.int
+    ACTIVATION_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     decision_point: _builtins.str
     """May be empty: the decision knows its point."""
@@ -495,6 +535,8 @@ class Outcome(_message.Message):
     item: _builtins.str
     """Of a recommender: to which item of the list; by its id, or by its slot, counted from 0. One of the two is enough."""
     slot: _builtins.int
+    activation: _builtins.bool
+    """No outcome, but word that a deferred decision was acted on at `time_ms`; `value` says nothing."""
     def __init__(
         self,
         *,
@@ -506,10 +548,11 @@ class Outcome(_message.Message):
         task: _builtins.str = ...,
         item: _builtins.str = ...,
         slot: _builtins.int | None = ...,
+        activation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_slot", b"_slot", "slot", b"slot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot", b"_slot", "decision_id", b"decision_id", "decision_point", b"decision_point", "item", b"item", "outcome_id", b"outcome_id", "slot", b"slot", "task", b"task", "time_ms", b"time_ms", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_slot", b"_slot", "activation", b"activation", "decision_id", b"decision_id", "decision_point", b"decision_point", "item", b"item", "outcome_id", b"outcome_id", "slot", b"slot", "task", b"task", "time_ms", b"time_ms", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__slot: _TypeAlias = _typing.Literal["slot"]  # noqa: Y015
     _WhichOneofArgType__slot: _TypeAlias = _typing.Literal["_slot", b"_slot"]  # noqa: Y015
@@ -519,7 +562,7 @@ Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
 class Feedback(_message.Message):
-    """A decision with its reward: exactly one for each decision."""
+    """A decision with its reward: exactly one for each decision, but for those that were deferred and never activated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -624,6 +667,7 @@ class JoinBlock(_message.Message):
     WAITING_FIELD_NUMBER: _builtins.int
     OUTCOME_SLOTS_FIELD_NUMBER: _builtins.int
     OUTCOME_TASKS_FIELD_NUMBER: _builtins.int
+    INACTIVE_FIELD_NUMBER: _builtins.int
     stage: Global___JoinStage.ValueType
     @_builtins.property
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
@@ -673,6 +717,10 @@ class JoinBlock(_message.Message):
 
     @_builtins.property
     def outcome_tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def inactive(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Open: whether each is deferred, and not activated yet. Empty where none is."""
+
     def __init__(
         self,
         *,
@@ -692,10 +740,11 @@ class JoinBlock(_message.Message):
         waiting: _abc.Iterable[Global___WaitingOutcome] | None = ...,
         outcome_slots: _abc.Iterable[_builtins.int] | None = ...,
         outcome_tasks: _abc.Iterable[_builtins.str] | None = ...,
+        inactive: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "decision_ms", b"decision_ms", "decisions", b"decisions", "due_ms", b"due_ms", "not_before_ms", b"not_before_ms", "outcome_counts", b"outcome_counts", "outcome_ms", b"outcome_ms", "outcome_slots", b"outcome_slots", "outcome_tasks", b"outcome_tasks", "outcome_values", b"outcome_values", "point_names", b"point_names", "points", b"points", "seen", b"seen", "seen_counts", b"seen_counts", "stage", b"stage", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "decision_ms", b"decision_ms", "decisions", b"decisions", "due_ms", b"due_ms", "inactive", b"inactive", "not_before_ms", b"not_before_ms", "outcome_counts", b"outcome_counts", "outcome_ms", b"outcome_ms", "outcome_slots", b"outcome_slots", "outcome_tasks", b"outcome_tasks", "outcome_values", b"outcome_values", "point_names", b"point_names", "points", b"points", "seen", b"seen", "seen_counts", b"seen_counts", "stage", b"stage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -780,6 +829,7 @@ class JoinAccounting(_message.Message):
     SURPLUS_OUTCOMES_FIELD_NUMBER: _builtins.int
     DEAD_LETTERS_FIELD_NUMBER: _builtins.int
     WATERMARK_MS_FIELD_NUMBER: _builtins.int
+    UNACTIVATED_FIELD_NUMBER: _builtins.int
     decisions: _builtins.int
     feedback: _builtins.int
     """Feedback emitted, defaulted included."""
@@ -789,12 +839,14 @@ class JoinAccounting(_message.Message):
     duplicate_decisions: _builtins.int
     duplicate_outcomes: _builtins.int
     late_outcomes: _builtins.int
-    """Outcomes after their decision's window had closed; kept in the topic `late`."""
+    """Outcomes and activations after their decision's window had closed; kept in the topic `late`."""
     surplus_outcomes: _builtins.int
     """Outcomes that the aggregation does not count, as the second one of `first`."""
     dead_letters: _builtins.int
     watermark_ms: _builtins.int
     """Greatest time up to which windows were closed."""
+    unactivated: _builtins.int
+    """Deferred decisions that were not activated until their windows had closed: they get no feedback."""
     def __init__(
         self,
         *,
@@ -808,10 +860,11 @@ class JoinAccounting(_message.Message):
         surplus_outcomes: _builtins.int = ...,
         dead_letters: _builtins.int = ...,
         watermark_ms: _builtins.int = ...,
+        unactivated: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "decisions", b"decisions", "defaulted", b"defaulted", "duplicate_decisions", b"duplicate_decisions", "duplicate_outcomes", b"duplicate_outcomes", "feedback", b"feedback", "late_outcomes", b"late_outcomes", "pending", b"pending", "surplus_outcomes", b"surplus_outcomes", "watermark_ms", b"watermark_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letters", b"dead_letters", "decisions", b"decisions", "defaulted", b"defaulted", "duplicate_decisions", b"duplicate_decisions", "duplicate_outcomes", b"duplicate_outcomes", "feedback", b"feedback", "late_outcomes", b"late_outcomes", "pending", b"pending", "surplus_outcomes", b"surplus_outcomes", "unactivated", b"unactivated", "watermark_ms", b"watermark_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -847,6 +900,7 @@ class Alarm(_message.Message):
     REACTIONS_FIELD_NUMBER: _builtins.int
     REMEDY_FIELD_NUMBER: _builtins.int
     INCIDENT_FIELD_NUMBER: _builtins.int
+    ECHO_OF_FIELD_NUMBER: _builtins.int
     alarm_id: _builtins.str
     decision_point: _builtins.str
     monitor: _builtins.str
@@ -883,6 +937,8 @@ class Alarm(_message.Message):
     """Alarm id of the first alarm of the same incident: those whose times from change to detection overlap. Empty where
     the change is explained.
     """
+    echo_of: _builtins.str
+    """Alarm id of the alarm whose change of the reward this stream has seen too: no alarm of its own. Empty for an alarm."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Of a stream of categories: their names, and how often each occurred before and after the change."""
@@ -920,10 +976,11 @@ class Alarm(_message.Message):
         reactions: _abc.Iterable[Global___Reaction.ValueType] | None = ...,
         remedy: _builtins.str = ...,
         incident: _builtins.str = ...,
+        echo_of: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_id", b"alarm_id", "calls_for_retraining", b"calls_for_retraining", "categories", b"categories", "change_ms", b"change_ms", "count_after", b"count_after", "count_before", b"count_before", "counts_after", b"counts_after", "counts_before", b"counts_before", "decision_point", b"decision_point", "detected_ms", b"detected_ms", "direction", b"direction", "effect", b"effect", "evidence", b"evidence", "explained", b"explained", "explanation", b"explanation", "feedback_seen", b"feedback_seen", "incident", b"incident", "mean_after", b"mean_after", "mean_before", b"mean_before", "monitor", b"monitor", "probability", b"probability", "reactions", b"reactions", "remedy", b"remedy", "stream", b"stream"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alarm_id", b"alarm_id", "calls_for_retraining", b"calls_for_retraining", "categories", b"categories", "change_ms", b"change_ms", "count_after", b"count_after", "count_before", b"count_before", "counts_after", b"counts_after", "counts_before", b"counts_before", "decision_point", b"decision_point", "detected_ms", b"detected_ms", "direction", b"direction", "echo_of", b"echo_of", "effect", b"effect", "evidence", b"evidence", "explained", b"explained", "explanation", b"explanation", "feedback_seen", b"feedback_seen", "incident", b"incident", "mean_after", b"mean_after", "mean_before", b"mean_before", "monitor", b"monitor", "probability", b"probability", "reactions", b"reactions", "remedy", b"remedy", "stream", b"stream"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,43 +26,49 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from engine.api.leeway.v1 import records_pb2 as leeway_dot_v1_dot_records__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leeway/v1/service.proto\x12\tleeway.v1\x1a\x17google/rpc/status.proto\x1a\x17leeway/v1/records.proto\"\x9e\x01\n\rDecideRequest\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12$\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x13.leeway.v1.Features\x12\"\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x11.leeway.v1.Action\x12\x16\n\x0epacked_actions\x18\x05 \x01(\x0c\"\x83\x02\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63tion_index\x18\x03 \x01(\x05\x12\x12\n\npropensity\x18\x04 \x01(\x01\x12\x15\n\rprobabilities\x18\x05 \x03(\x01\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12+\n\x08\x66\x61llback\x18\x07 \x01(\x0e\x32\x19.leeway.v1.FallbackReason\x12\x17\n\x0f\x66\x61llback_detail\x18\x08 \x01(\t\x12\x12\n\nunrecorded\x18\t \x01(\x08\x12\x19\n\x11unrecorded_detail\x18\n \x01(\t\"@\n\x12\x44\x65\x63ideBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.DecideRequest\"o\n\x0f\x44\x65\x63ideBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13\x44\x65\x63ideBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.DecideBatchItem\"\xa2\x01\n\x10RecommendRequest\x12\x13\n\x0brecommender\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12!\n\x04user\x18\x03 \x01(\x0b\x32\x13.leeway.v1.Features\x12%\n\ncandidates\x18\x04 \x03(\x0b\x32\x11.leeway.v1.Action\x12\t\n\x01k\x18\x05 \x01(\x05\x12\x0f\n\x07\x65xclude\x18\x06 \x03(\t\"B\n\x0fRecommendedItem\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x12\n\npropensity\x18\x02 \x01(\x01\x12\r\n\x05score\x18\x03 \x01(\x01\"\xe0\x01\n\x11RecommendResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.leeway.v1.RecommendedItem\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12+\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32\x19.leeway.v1.FallbackReason\x12\x17\n\x0f\x66\x61llback_detail\x18\x05 \x01(\t\x12\x12\n\nunrecorded\x18\x06 \x01(\x08\x12\x19\n\x11unrecorded_detail\x18\x07 \x01(\t\"\xa8\x01\n\rReportRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\noutcome_id\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x05 \x01(\t\x12\x0c\n\x04task\x18\x06 \x01(\t\x12\x0c\n\x04item\x18\x07 \x01(\t\x12\x11\n\x04slot\x18\x08 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_slot\"$\n\x0eReportResponse\x12\x12\n\noutcome_id\x18\x01 \x01(\t\"@\n\x12ReportBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.ReportRequest\"o\n\x0fReportBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.ReportResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13ReportBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.ReportBatchItem\"\x91\x01\n\x0e\x43lientDecision\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.leeway.v1.DecideRequest\x12\x15\n\rprobabilities\x18\x02 \x03(\x01\x12\x0e\n\x06\x63hosen\x18\x03 \x01(\x05\x12\x0c\n\x04salt\x18\x04 \x01(\t\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"=\n\rRecordRequest\x12,\n\tdecisions\x18\x01 \x03(\x0b\x32\x19.leeway.v1.ClientDecision2\xf8\x03\n\x06Leeway\x12=\n\x06\x44\x65\x63ide\x12\x18.leeway.v1.DecideRequest\x1a\x19.leeway.v1.DecideResponse\x12L\n\x0b\x44\x65\x63ideBatch\x12\x1d.leeway.v1.DecideBatchRequest\x1a\x1e.leeway.v1.DecideBatchResponse\x12H\n\x0c\x44\x65\x63ideStream\x12\x18.leeway.v1.DecideRequest\x1a\x1a.leeway.v1.DecideBatchItem(\x01\x30\x01\x12\x46\n\tRecommend\x12\x1b.leeway.v1.RecommendRequest\x1a\x1c.leeway.v1.RecommendResponse\x12=\n\x06Report\x12\x18.leeway.v1.ReportRequest\x1a\x19.leeway.v1.ReportResponse\x12L\n\x0bReportBatch\x12\x1d.leeway.v1.ReportBatchRequest\x1a\x1e.leeway.v1.ReportBatchResponse\x12\x42\n\x06Record\x12\x18.leeway.v1.RecordRequest\x1a\x1e.leeway.v1.DecideBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17leeway/v1/service.proto\x12\tleeway.v1\x1a\x17google/rpc/status.proto\x1a\x17leeway/v1/records.proto\"/\n\x06\x43hoice\x12\x0e\n\x06\x63hosen\x18\x01 \x01(\x05\x12\x15\n\rprobabilities\x18\x02 \x03(\x01\"\xdb\x01\n\rDecideRequest\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12$\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x13.leeway.v1.Features\x12\"\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x11.leeway.v1.Action\x12\x16\n\x0epacked_actions\x18\x05 \x01(\x0c\x12!\n\x06\x63hoice\x18\x06 \x01(\x0b\x32\x11.leeway.v1.Choice\x12\x18\n\x10\x64\x65\x66\x65r_activation\x18\x07 \x01(\x08\"\x83\x02\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63tion_index\x18\x03 \x01(\x05\x12\x12\n\npropensity\x18\x04 \x01(\x01\x12\x15\n\rprobabilities\x18\x05 \x03(\x01\x12\x16\n\x0epolicy_version\x18\x06 \x01(\t\x12+\n\x08\x66\x61llback\x18\x07 \x01(\x0e\x32\x19.leeway.v1.FallbackReason\x12\x17\n\x0f\x66\x61llback_detail\x18\x08 \x01(\t\x12\x12\n\nunrecorded\x18\t \x01(\x08\x12\x19\n\x11unrecorded_detail\x18\n \x01(\t\"@\n\x12\x44\x65\x63ideBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.DecideRequest\"o\n\x0f\x44\x65\x63ideBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13\x44\x65\x63ideBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.DecideBatchItem\"\xa2\x01\n\x10RecommendRequest\x12\x13\n\x0brecommender\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\t\x12!\n\x04user\x18\x03 \x01(\x0b\x32\x13.leeway.v1.Features\x12%\n\ncandidates\x18\x04 \x03(\x0b\x32\x11.leeway.v1.Action\x12\t\n\x01k\x18\x05 \x01(\x05\x12\x0f\n\x07\x65xclude\x18\x06 \x03(\t\"B\n\x0fRecommendedItem\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x12\n\npropensity\x18\x02 \x01(\x01\x12\r\n\x05score\x18\x03 \x01(\x01\"\xe0\x01\n\x11RecommendResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\x05items\x18\x02 \x03(\x0b\x32\x1a.leeway.v1.RecommendedItem\x12\x16\n\x0epolicy_version\x18\x03 \x01(\t\x12+\n\x08\x66\x61llback\x18\x04 \x01(\x0e\x32\x19.leeway.v1.FallbackReason\x12\x17\n\x0f\x66\x61llback_detail\x18\x05 \x01(\t\x12\x12\n\nunrecorded\x18\x06 \x01(\x08\x12\x19\n\x11unrecorded_detail\x18\x07 \x01(\t\"\xa8\x01\n\rReportRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x12\n\noutcome_id\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\x01\x12\x0f\n\x07time_ms\x18\x04 \x01(\x03\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x05 \x01(\t\x12\x0c\n\x04task\x18\x06 \x01(\t\x12\x0c\n\x04item\x18\x07 \x01(\t\x12\x11\n\x04slot\x18\x08 \x01(\x05H\x00\x88\x01\x01\x42\x07\n\x05_slot\"$\n\x0eReportResponse\x12\x12\n\noutcome_id\x18\x01 \x01(\t\"@\n\x12ReportBatchRequest\x12*\n\x08requests\x18\x01 \x03(\x0b\x32\x18.leeway.v1.ReportRequest\"o\n\x0fReportBatchItem\x12-\n\x08response\x18\x01 \x01(\x0b\x32\x19.leeway.v1.ReportResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"@\n\x13ReportBatchResponse\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.leeway.v1.ReportBatchItem\"O\n\x0f\x41\x63tivateRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x16\n\x0e\x64\x65\x63ision_point\x18\x02 \x01(\t\x12\x0f\n\x07time_ms\x18\x03 \x01(\x03\"\x12\n\x10\x41\x63tivateResponse\"\x91\x01\n\x0e\x43lientDecision\x12)\n\x07request\x18\x01 \x01(\x0b\x32\x18.leeway.v1.DecideRequest\x12\x15\n\rprobabilities\x18\x02 \x03(\x01\x12\x0e\n\x06\x63hosen\x18\x03 \x01(\x05\x12\x0c\n\x04salt\x18\x04 \x01(\t\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x06 \x01(\t\"=\n\rRecordRequest\x12,\n\tdecisions\x18\x01 \x03(\x0b\x32\x19.leeway.v1.ClientDecision2\xbd\x04\n\x06Leeway\x12=\n\x06\x44\x65\x63ide\x12\x18.leeway.v1.DecideRequest\x1a\x19.leeway.v1.DecideResponse\x12L\n\x0b\x44\x65\x63ideBatch\x12\x1d.leeway.v1.DecideBatchRequest\x1a\x1e.leeway.v1.DecideBatchResponse\x12H\n\x0c\x44\x65\x63ideStream\x12\x18.leeway.v1.DecideRequest\x1a\x1a.leeway.v1.DecideBatchItem(\x01\x30\x01\x12\x46\n\tRecommend\x12\x1b.leeway.v1.RecommendRequest\x1a\x1c.leeway.v1.RecommendResponse\x12=\n\x06Report\x12\x18.leeway.v1.ReportRequest\x1a\x19.leeway.v1.ReportResponse\x12L\n\x0bReportBatch\x12\x1d.leeway.v1.ReportBatchRequest\x1a\x1e.leeway.v1.ReportBatchResponse\x12\x43\n\x08\x41\x63tivate\x12\x1a.leeway.v1.ActivateRequest\x1a\x1b.leeway.v1.ActivateResponse\x12\x42\n\x06Record\x12\x18.leeway.v1.RecordRequest\x1a\x1e.leeway.v1.DecideBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'leeway.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECIDEREQUEST']._serialized_start=89
-  _globals['_DECIDEREQUEST']._serialized_end=247
-  _globals['_DECIDERESPONSE']._serialized_start=250
-  _globals['_DECIDERESPONSE']._serialized_end=509
-  _globals['_DECIDEBATCHREQUEST']._serialized_start=511
-  _globals['_DECIDEBATCHREQUEST']._serialized_end=575
-  _globals['_DECIDEBATCHITEM']._serialized_start=577
-  _globals['_DECIDEBATCHITEM']._serialized_end=688
-  _globals['_DECIDEBATCHRESPONSE']._serialized_start=690
-  _globals['_DECIDEBATCHRESPONSE']._serialized_end=754
-  _globals['_RECOMMENDREQUEST']._serialized_start=757
-  _globals['_RECOMMENDREQUEST']._serialized_end=919
-  _globals['_RECOMMENDEDITEM']._serialized_start=921
-  _globals['_RECOMMENDEDITEM']._serialized_end=987
-  _globals['_RECOMMENDRESPONSE']._serialized_start=990
-  _globals['_RECOMMENDRESPONSE']._serialized_end=1214
-  _globals['_REPORTREQUEST']._serialized_start=1217
-  _globals['_REPORTREQUEST']._serialized_end=1385
-  _globals['_REPORTRESPONSE']._serialized_start=1387
-  _globals['_REPORTRESPONSE']._serialized_end=1423
-  _globals['_REPORTBATCHREQUEST']._serialized_start=1425
-  _globals['_REPORTBATCHREQUEST']._serialized_end=1489
-  _globals['_REPORTBATCHITEM']._serialized_start=1491
-  _globals['_REPORTBATCHITEM']._serialized_end=1602
-  _globals['_REPORTBATCHRESPONSE']._serialized_start=1604
-  _globals['_REPORTBATCHRESPONSE']._serialized_end=1668
-  _globals['_CLIENTDECISION']._serialized_start=1671
-  _globals['_CLIENTDECISION']._serialized_end=1816
-  _globals['_RECORDREQUEST']._serialized_start=1818
-  _globals['_RECORDREQUEST']._serialized_end=1879
-  _globals['_LEEWAY']._serialized_start=1882
-  _globals['_LEEWAY']._serialized_end=2386
+  _globals['_CHOICE']._serialized_start=88
+  _globals['_CHOICE']._serialized_end=135
+  _globals['_DECIDEREQUEST']._serialized_start=138
+  _globals['_DECIDEREQUEST']._serialized_end=357
+  _globals['_DECIDERESPONSE']._serialized_start=360
+  _globals['_DECIDERESPONSE']._serialized_end=619
+  _globals['_DECIDEBATCHREQUEST']._serialized_start=621
+  _globals['_DECIDEBATCHREQUEST']._serialized_end=685
+  _globals['_DECIDEBATCHITEM']._serialized_start=687
+  _globals['_DECIDEBATCHITEM']._serialized_end=798
+  _globals['_DECIDEBATCHRESPONSE']._serialized_start=800
+  _globals['_DECIDEBATCHRESPONSE']._serialized_end=864
+  _globals['_RECOMMENDREQUEST']._serialized_start=867
+  _globals['_RECOMMENDREQUEST']._serialized_end=1029
+  _globals['_RECOMMENDEDITEM']._serialized_start=1031
+  _globals['_RECOMMENDEDITEM']._serialized_end=1097
+  _globals['_RECOMMENDRESPONSE']._serialized_start=1100
+  _globals['_RECOMMENDRESPONSE']._serialized_end=1324
+  _globals['_REPORTREQUEST']._serialized_start=1327
+  _globals['_REPORTREQUEST']._serialized_end=1495
+  _globals['_REPORTRESPONSE']._serialized_start=1497
+  _globals['_REPORTRESPONSE']._serialized_end=1533
+  _globals['_REPORTBATCHREQUEST']._serialized_start=1535
+  _globals['_REPORTBATCHREQUEST']._serialized_end=1599
+  _globals['_REPORTBATCHITEM']._serialized_start=1601
+  _globals['_REPORTBATCHITEM']._serialized_end=1712
+  _globals['_REPORTBATCHRESPONSE']._serialized_start=1714
+  _globals['_REPORTBATCHRESPONSE']._serialized_end=1778
+  _globals['_ACTIVATEREQUEST']._serialized_start=1780
+  _globals['_ACTIVATEREQUEST']._serialized_end=1859
+  _globals['_ACTIVATERESPONSE']._serialized_start=1861
+  _globals['_ACTIVATERESPONSE']._serialized_end=1879
+  _globals['_CLIENTDECISION']._serialized_start=1882
+  _globals['_CLIENTDECISION']._serialized_end=2027
+  _globals['_RECORDREQUEST']._serialized_start=2029
+  _globals['_RECORDREQUEST']._serialized_end=2090
+  _globals['_LEEWAY']._serialized_start=2093
+  _globals['_LEEWAY']._serialized_end=2666
 # @@protoc_insertion_point(module_scope)

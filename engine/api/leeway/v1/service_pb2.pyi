@@ -21,6 +21,36 @@ else:
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
+class Choice(_message.Message):
+    """What the caller does by itself, without a policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    PROBABILITIES_FIELD_NUMBER: _builtins.int
+    chosen: _builtins.int
+    """Index into the request's actions."""
+    @_builtins.property
+    def probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The vector that it was drawn from, in the order of the actions; 0 where one is excluded. Empty: it was not drawn, and
+        its probability is 1.
+        """
+
+    def __init__(
+        self,
+        *,
+        chosen: _builtins.int = ...,
+        probabilities: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "probabilities", b"probabilities"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Choice: _TypeAlias = Choice  # noqa: Y015
+
+@_typing.final
 class DecideRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -29,6 +59,8 @@ class DecideRequest(_message.Message):
     CONTEXT_FIELD_NUMBER: _builtins.int
     ACTIONS_FIELD_NUMBER: _builtins.int
     PACKED_ACTIONS_FIELD_NUMBER: _builtins.int
+    CHOICE_FIELD_NUMBER: _builtins.int
+    DEFER_ACTIVATION_FIELD_NUMBER: _builtins.int
     decision_point: _builtins.str
     decision_id: _builtins.str
     """Given by the client, it makes a retry safe: the same id gets the same answer and is logged once.
@@ -36,10 +68,20 @@ class DecideRequest(_message.Message):
     """
     packed_actions: _builtins.bytes
     """Numeric action features as a row-major little-endian float32 matrix [actions, numeric width]."""
+    defer_activation: _builtins.bool
+    """It is not known yet whether the answer is acted on: nothing is learned from the decision, whatever is reported, unless
+    Activate says so within its reward window.
+    """
     @_builtins.property
     def context(self) -> _records_pb2.Features: ...
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Action]: ...
+    @_builtins.property
+    def choice(self) -> Global___Choice:
+        """It acts where the mode of the decision point is `logging_only` or `apprentice`; elsewhere the policy's does. Left
+        out, the caller's choice is its first action that is not excluded.
+        """
+
     def __init__(
         self,
         *,
@@ -48,10 +90,12 @@ class DecideRequest(_message.Message):
         context: _records_pb2.Features | None = ...,
         actions: _abc.Iterable[_records_pb2.Action] | None = ...,
         packed_actions: _builtins.bytes = ...,
+        choice: Global___Choice | None = ...,
+        defer_activation: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["context", b"context"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["choice", b"choice", "context", b"context"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "packed_actions", b"packed_actions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "choice", b"choice", "context", b"context", "decision_id", b"decision_id", "decision_point", b"decision_point", "defer_activation", b"defer_activation", "packed_actions", b"packed_actions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,6 +466,48 @@ class ReportBatchResponse(_message.Message):
 Global___ReportBatchResponse: _TypeAlias = ReportBatchResponse  # noqa: Y015
 
 @_typing.final
+class ActivateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DECISION_ID_FIELD_NUMBER: _builtins.int
+    DECISION_POINT_FIELD_NUMBER: _builtins.int
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    decision_id: _builtins.str
+    decision_point: _builtins.str
+    """Optional; with it, a typing error is noticed at once."""
+    time_ms: _builtins.int
+    """When it was acted on, milliseconds since 1970-01-01 UTC; 0: now."""
+    def __init__(
+        self,
+        *,
+        decision_id: _builtins.str = ...,
+        decision_point: _builtins.str = ...,
+        time_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "decision_point", b"decision_point", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateRequest: _TypeAlias = ActivateRequest  # noqa: Y015
+
+@_typing.final
+class ActivateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateResponse: _TypeAlias = ActivateResponse  # noqa: Y015
+
+@_typing.final
 class ClientDecision(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -434,7 +520,7 @@ class ClientDecision(_message.Message):
     chosen: _builtins.int
     """Index of the action that was drawn. The server draws again and refuses another one."""
     salt: _builtins.str
-    """Mixed into the draw, as in Decision."""
+    """Mixed into the draw, as in Decision. Empty, where the request states a choice: that acted, and nothing was drawn."""
     time_ms: _builtins.int
     """When it was made, milliseconds since 1970-01-01 UTC; a time to come counts as now."""
     detail: _builtins.str

@@ -64,6 +64,11 @@ class LeewayStub:
                 request_serializer=leeway_dot_v1_dot_service__pb2.ReportBatchRequest.SerializeToString,
                 response_deserializer=leeway_dot_v1_dot_service__pb2.ReportBatchResponse.FromString,
                 _registered_method=True)
+        self.Activate = channel.unary_unary(
+                '/leeway.v1.Leeway/Activate',
+                request_serializer=leeway_dot_v1_dot_service__pb2.ActivateRequest.SerializeToString,
+                response_deserializer=leeway_dot_v1_dot_service__pb2.ActivateResponse.FromString,
+                _registered_method=True)
         self.Record = channel.unary_unary(
                 '/leeway.v1.Leeway/Record',
                 request_serializer=leeway_dot_v1_dot_service__pb2.RecordRequest.SerializeToString,
@@ -116,6 +121,13 @@ class LeewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Activate(self, request, context):
+        """A decision that was asked for with `defer_activation` is acted on. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Record(self, request, context):
         """Decisions that a client made by itself while no server could be reached, logged as they were made. Safe to retry;
         each item succeeds or fails by itself.
@@ -156,6 +168,11 @@ def add_LeewayServicer_to_server(servicer, server):
                     servicer.ReportBatch,
                     request_deserializer=leeway_dot_v1_dot_service__pb2.ReportBatchRequest.FromString,
                     response_serializer=leeway_dot_v1_dot_service__pb2.ReportBatchResponse.SerializeToString,
+            ),
+            'Activate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Activate,
+                    request_deserializer=leeway_dot_v1_dot_service__pb2.ActivateRequest.FromString,
+                    response_serializer=leeway_dot_v1_dot_service__pb2.ActivateResponse.SerializeToString,
             ),
             'Record': grpc.unary_unary_rpc_method_handler(
                     servicer.Record,
@@ -325,6 +342,33 @@ class Leeway:
             '/leeway.v1.Leeway/ReportBatch',
             leeway_dot_v1_dot_service__pb2.ReportBatchRequest.SerializeToString,
             leeway_dot_v1_dot_service__pb2.ReportBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Activate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/leeway.v1.Leeway/Activate',
+            leeway_dot_v1_dot_service__pb2.ActivateRequest.SerializeToString,
+            leeway_dot_v1_dot_service__pb2.ActivateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,6 +44,8 @@ class LeewayStub:
     Report: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]
     """What came of a decision. Safe to retry with the same outcome id."""
     ReportBatch: _grpc.UnaryUnaryMultiCallable[_service_pb2.ReportBatchRequest, _service_pb2.ReportBatchResponse]
+    Activate: _grpc.UnaryUnaryMultiCallable[_service_pb2.ActivateRequest, _service_pb2.ActivateResponse]
+    """A decision that was asked for with `defer_activation` is acted on. Safe to retry."""
     Record: _grpc.UnaryUnaryMultiCallable[_service_pb2.RecordRequest, _service_pb2.DecideBatchResponse]
     """Decisions that a client made by itself while no server could be reached, logged as they were made. Safe to retry;
     each item succeeds or fails by itself.
@@ -65,6 +67,8 @@ class LeewayAsyncStub(LeewayStub):
     Report: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportRequest, _service_pb2.ReportResponse]  # type: ignore[assignment]
     """What came of a decision. Safe to retry with the same outcome id."""
     ReportBatch: _aio.UnaryUnaryMultiCallable[_service_pb2.ReportBatchRequest, _service_pb2.ReportBatchResponse]  # type: ignore[assignment]
+    Activate: _aio.UnaryUnaryMultiCallable[_service_pb2.ActivateRequest, _service_pb2.ActivateResponse]  # type: ignore[assignment]
+    """A decision that was asked for with `defer_activation` is acted on. Safe to retry."""
     Record: _aio.UnaryUnaryMultiCallable[_service_pb2.RecordRequest, _service_pb2.DecideBatchResponse]  # type: ignore[assignment]
     """Decisions that a client made by itself while no server could be reached, logged as they were made. Safe to retry;
     each item succeeds or fails by itself.
@@ -119,6 +123,14 @@ class LeewayServicer(metaclass=_abc_1.ABCMeta):
         request: _service_pb2.ReportBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_service_pb2.ReportBatchResponse, _abc.Awaitable[_service_pb2.ReportBatchResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Activate(
+        self,
+        request: _service_pb2.ActivateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_service_pb2.ActivateResponse, _abc.Awaitable[_service_pb2.ActivateResponse]]:
+        """A decision that was asked for with `defer_activation` is acted on. Safe to retry."""
 
     @_abc_1.abstractmethod
     def Record(

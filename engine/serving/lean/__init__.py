@@ -1,0 +1,1 @@
+"""A gRPC server without grpcio: one thread that reads, decides and answers."""

@@ -1,0 +1,1 @@
+"""grpcio's server, whose calls are answered by the thread that polls it."""
