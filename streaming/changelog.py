@@ -244,6 +244,8 @@ def encode(keys: list[bytes], entries: list[Entry]) -> bytes:
         block.outcome_values.extend([outcome[1] for outcome in counted])
         if any(inactive := [entry.inactive for entry in entries]):
             block.inactive.extend(inactive)
+        if any(overdue := [entry.overdue for entry in entries]):
+            block.overdue.extend(overdue)
         if any(len(outcome) == 4 for outcome in counted):
             block.outcome_slots.extend([outcome[2] if len(outcome) == 4 else -1 for outcome in counted])
             block.outcome_tasks.extend([outcome[3] if len(outcome) == 4 else "" for outcome in counted])
@@ -298,20 +300,22 @@ def _items(number: int, block: JoinBlock, done: tuple[int, bytes], partition: in
     decisions: list[bytes] | list[None] = list(block.decisions) or [None] * len(keys)
     outcome_counts = list(block.outcome_counts) or [0] * len(keys)
     inactive = list(block.inactive) or [False] * len(keys)
+    overdue = list(block.overdue) or [False] * len(keys)
     outcomes = _outcomes(block)
     identities = list(block.seen)
     items: list[Item] = []
     outcome_place = identity_place = 0
     columns = zip(
         keys, block.due_ms, not_before, points, times, decisions, outcome_counts, block.seen_counts, inactive,
-        strict=True,
+        overdue, strict=True,
     )  # fmt: skip
-    for key, due_ms, not_before_ms, point, time_ms, decision, counted, seen, asleep in columns:
+    for key, due_ms, not_before_ms, point, time_ms, decision, counted, seen, asleep, over in columns:
         if (due_ms, key) >= done:
             entry = Entry(stage, due_ms, point, time_ms, decision)
             entry.not_before_ms = not_before_ms
             entry.block = number
             entry.inactive = asleep
+            entry.overdue = over
             if counted:
                 own = outcomes[outcome_place : outcome_place + counted]
                 entry.outcomes = own if counted > Entry.MANY else tuple(own)

@@ -32,6 +32,8 @@ class Entry:
         The decision as it came, until its feedback is given.
     inactive : bool
         Whether the decision was deferred, and is not activated yet.
+    overdue : bool
+        Whether its window was over by the clock on the wall when it was read, and no topic was at its end since.
     outcomes : sequence of Counted
         Those that count, in the order of the log; empty when the feedback is given.
     seen : tuple or dict of str
@@ -41,8 +43,8 @@ class Entry:
     """
 
     __slots__ = (
-        "block", "decision", "due_ms", "inactive", "not_before_ms", "outcomes", "point", "seen", "stage", "time_ms",
-        "waiting",
+        "block", "decision", "due_ms", "inactive", "not_before_ms", "outcomes", "overdue", "point", "seen", "stage",
+        "time_ms", "waiting",
     )  # fmt: skip
 
     #: How many are few.
@@ -57,6 +59,7 @@ class Entry:
         self.time_ms = time_ms
         self.decision = decision
         self.inactive = False
+        self.overdue = False
         self.outcomes: tuple[Counted, ...] | list[Counted] = ()
         self.seen: tuple[str, ...] | dict[str, None] = ()
         self.waiting: tuple[Record, ...] = ()
@@ -96,17 +99,18 @@ class Entry:
         ]
         return (
             self.stage, self.not_before_ms, self.point, self.time_ms, self.decision, self.outcomes, tuple(self.seen),
-            waiting, self.inactive,
+            waiting, self.inactive, self.overdue,
         )  # fmt: skip
 
     @classmethod
     def of(cls, due_ms: int, block: int, rest: tuple[Any, ...]) -> Entry:
         """Return the entry that :meth:`rest` was taken from."""
-        stage, not_before_ms, point, time_ms, decision, outcomes, seen, waiting, inactive = rest
+        stage, not_before_ms, point, time_ms, decision, outcomes, seen, waiting, inactive, overdue = rest
         entry = cls(stage, due_ms, point, time_ms, decision)
         entry.not_before_ms = not_before_ms
         entry.block = block
         entry.inactive = inactive
+        entry.overdue = overdue
         entry.outcomes = outcomes
         entry.seen = dict.fromkeys(seen) if len(seen) > cls.MANY else seen
         entry.waiting = tuple([Record(*record) for record in waiting])

@@ -13,7 +13,8 @@ activated. The rules:
   ahead of the clock on the wall is refused, and moves no clock.
 - A decision that comes late, as from a server that was cut off for longer than the window, has its outcomes behind it:
   its window stays open for ``window + grace`` after it came, ten minutes at most, and ten seconds at least where it was
-  over already.
+  over already. Late is also one whose window is over by the clock on the wall when it is read, unless event time closes
+  it: the join may have been away too, and a topic at its end does not mean that the outcomes are there.
 - Feedback is given when the window closes, whatever the aggregation: given with the outcome it would reach the learner
   and the monitors before that of decisions without one, and a selection of successes would look like a change.
 - A deferred decision needs an activation: an outcome that says that it was acted on, and nothing of the reward. It
@@ -54,15 +55,13 @@ from streaming.effects import Effects, Rejected
 from streaming.entry import Entry
 from streaming.join_state import JoinState
 from streaming.log import Record
+from streaming.patience import Overdue, patience_end
 from streaming.pending import Pending
 from streaming.wire import read_outcome
 
 _TIME_LIMIT_MS = 2**53  # 285,000 years: no sum of two such times overflows a record's field
 _VALUE_LIMIT = 1e100  # no sum of such values overflows
 _PARKED_MS = 86_400_000
-#: So long at least, and at most, a decision that came after its window waits for its outcomes: servers ship what they
-#: kept in its order, as fast as they can, and try again each second.
-LEAST_PATIENCE_MS, MOST_PATIENCE_MS = 10_000, 600_000
 
 
 class Source(Enum):
@@ -132,6 +131,7 @@ class Joiner:
         self._now_ms = 0
         self._max_skew_ms = 0
         self._latest_ms = _TIME_LIMIT_MS
+        self._overdue = Overdue()
         self._effects = Effects()
 
     @property
@@ -185,9 +185,12 @@ class Joiner:
         span_ms = config.window + config.grace
         due_ms = time_ms + span_ms
         if due_ms < self._watermark + span_ms:
-            due_ms = self._patience_end(due_ms, span_ms)
+            due_ms = patience_end(due_ms, span_ms, self._watermark)
         opened = Entry(JOIN_STAGE_OPEN, due_ms, self._names[point], time_ms, record.value)
         opened.inactive = decision.deferred
+        if due_ms <= self._now_ms:
+            opened.overdue = True
+            self._overdue.add(due_ms, key, self._watermark)
         self._state.add(key, opened, entry)
         if entry is not None:
             opened.not_before_ms = entry.due_ms
@@ -251,7 +254,9 @@ class Joiner:
             self._decided_ms = max(self._decided_ms, now_ms)
         else:
             self._reported_ms = max(self._reported_ms, now_ms)
-        self._watermark = min(self._decided_ms, self._reported_ms)
+        passed_ms, self._watermark = self._watermark, min(self._decided_ms, self._reported_ms)
+        if self._overdue:
+            self._overdue.give_time(passed_ms, self._watermark, self._state, self._points)
         if self.pending.earliest_ms <= self._watermark:
             self._close_due()
 
@@ -292,13 +297,6 @@ class Joiner:
         self._decided_ms, self._reported_ms = head.decisions_ms, head.outcomes_ms
         self._watermark = min(head.decisions_ms, head.outcomes_ms)
         self._state.restore(head, changes, self._names, self._revise)
-
-    def _patience_end(self, due_ms: int, span_ms: int) -> int:
-        """Return when the window of a decision closes that was read after the clock had passed its time."""
-        patience_ms = min(span_ms, MOST_PATIENCE_MS)
-        if due_ms <= self._watermark:
-            patience_ms = max(patience_ms, LEAST_PATIENCE_MS)
-        return max(due_ms, self._watermark + patience_ms)
 
     def _join(self, key: bytes, entry: Entry, outcome: Outcome, identity: str, record: Record) -> None:
         """Give a sound outcome to its decision, unless it has it."""
@@ -398,8 +396,10 @@ class Joiner:
             problem = f"no decision {key.decode()!r} was seen until {entry.due_ms} ms, when its window had closed"
             self._reject(DEAD_LETTER_REASON_UNKNOWN_DECISION, problem, record, outcome.decision_point)
 
-    def _revise(self, entry: Entry) -> None:
+    def _revise(self, key: bytes, entry: Entry) -> None:
         """Close the window of a decision that was parked soon, if its point is configured again."""
+        if entry.overdue:
+            self._overdue.add(entry.due_ms, key, self._watermark)
         if entry.stage == JOIN_STAGE_PARKED and (config := self._points.get(entry.point)) is not None:
             done_ms, done_id = self._state.done
             entry.stage = JOIN_STAGE_OPEN

@@ -106,7 +106,7 @@ class JoinState:
         head: JoinHead,
         changes: Iterable[tuple[bytes, bytes | None]],
         names: Mapping[str, str],
-        revise: Callable[[Entry], None],
+        revise: Callable[[bytes, Entry], None],
     ) -> None:
         """Take back what was written.
 
@@ -119,7 +119,7 @@ class JoinState:
         names
             One object for each name of a decision point.
         revise
-            Is handed each entry that is not done with.
+            Is handed each entry that is not done with, and its id.
         """
         self.done = (head.done_ms, head.done_id)
         self._blocks.next = head.next_block
@@ -135,11 +135,11 @@ class JoinState:
                 continue
             count, items = decode(number, value, self.done, self._partition)
             stored[number] = len(value), count
-            for _, entry in items:
+            for decision_id, entry in items:
                 entry.point = known.setdefault(entry.point, entry.point)
                 if entry.point and entry.point not in self.books:
                     raise damaged(f"block {number} has decisions of {entry.point!r}, and the head no book of it")
-                revise(entry)
+                revise(decision_id, entry)
             self.pending.load(items)
         holding = self.pending.loaded()
         if astray := holding.keys() - stored.keys():

@@ -10,7 +10,8 @@ from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
 from engine.channel import open_channel
 from engine.records import DEAD_LETTER_REASON_INVALID, Decision
 from engine.replay import mismatch
-from streaming.join import LEAST_PATIENCE_MS, Joiner, Source
+from streaming.join import Joiner, Source
+from streaming.patience import LEAST_PATIENCE_MS
 from tests.engine.samples import NAME, TIME_MS, make_policy, request
 from tests.engine.serving.world import served
 from tests.streaming import joining

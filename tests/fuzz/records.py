@@ -28,6 +28,7 @@ from streaming.intake import feedback_of, parsed
 from streaming.interop import fits
 from streaming.join import Joiner, Source
 from streaming.log import Record
+from streaming.patience import LEAST_PATIENCE_MS
 from streaming.topics import DECISIONS, OUTCOMES
 from streaming.wire import UnreadableError, message_of, read_decision, read_outcome
 from tests.engine import samples
@@ -112,6 +113,8 @@ def _join(data: bytes, _: Path) -> None:
     again = joining.restored(written.changes, joining.POINTS)
     for source in Source:
         again.on_end(source, _NOW_MS)
+    for source in Source:  # it was over when it was read, and waited
+        again.on_end(source, _NOW_MS + LEAST_PATIENCE_MS)
     effects = again.drain()
     for record, reason, problem in ((rejected[2], rejected[0], rejected[1]) for rejected in written.rejected):
         dead_letter(record, reason, problem)

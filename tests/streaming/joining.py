@@ -23,7 +23,8 @@ POINTS = {
     for name in ("first", "last", "sum", "min", "max", "mean")
 }
 End = tuple[Source, int]
-Input = Decision | Outcome | End
+#: A number is the time on the wall.
+Input = Decision | Outcome | End | int
 Changes = list[tuple[bytes, bytes | None]]
 
 
@@ -92,6 +93,8 @@ def hand_in(joiner: Joiner, item: Input, offset: int = 0) -> None:
         joiner.on_decision(item, record_of(item, offset))
     elif isinstance(item, Outcome):
         joiner.on_outcome(item, record_of(item, offset))
+    elif isinstance(item, int):
+        joiner.on_time(item, 2**53)
     else:
         joiner.on_end(*item)
 

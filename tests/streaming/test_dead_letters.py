@@ -25,10 +25,10 @@ from engine.records import (
 )
 from streaming.dead_letters import REASONS, dead_letter, original, read_letter, reason_name, scan
 from streaming.embedded import EmbeddedLog
-from streaming.join import LEAST_PATIENCE_MS
 from streaming.joiner import JoinerRole
 from streaming.letter_replay import new_letters, remember, replay
 from streaming.log import Message, Record, Topic, TopicPartition
+from streaming.patience import LEAST_PATIENCE_MS
 from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, JOIN, OUTCOMES, topics
 from streaming.wire import UnreadableError, message_of, read_outcome
 from tests.streaming.samples import Clock

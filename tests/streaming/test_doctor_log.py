@@ -114,6 +114,7 @@ def test_a_topic_that_is_gone_is_a_problem_and_is_not_made_again(config: Config)
 
 def test_what_was_never_activated_is_in_the_balance(config: Config) -> None:
     decide(config, deferred=True)
+    join(config, NOW_MS)
     now_ms = NOW_MS + 11 * MINUTE
     join(config, now_ms)
     found = findings(config, now_ms)["offers join"]

@@ -24,7 +24,8 @@ from engine.records import (
 )
 from streaming.changelog import HEAD_KEY
 from streaming.cold import ColdTable
-from streaming.join import LEAST_PATIENCE_MS, MOST_PATIENCE_MS, Joiner, Source
+from streaming.join import Joiner, Source
+from streaming.patience import LEAST_PATIENCE_MS, MOST_PATIENCE_MS
 from streaming.pending import Pending
 from tests.streaming.joining import (
     GRACE,
@@ -302,6 +303,19 @@ def test_a_decision_that_comes_late_is_waited_for_ten_minutes_at_most() -> None:
 # ---- state
 
 
+def test_of_a_join_that_was_away_too_a_topic_at_its_end_closes_no_window_at_once() -> None:
+    joiner = Joiner(POINTS)
+    assert not feed(joiner, 5_000, decision(), *ends(5_000)).feedback
+    assert not feed(joiner, *ends(5_000 + LEAST_PATIENCE_MS - 1)).feedback
+    assert [f.reward for f in feed(joiner, outcome(0.25), *ends(5_000 + LEAST_PATIENCE_MS)).feedback] == [0.25]
+
+
+def test_what_event_time_closes_is_closed_however_late_it_is_read() -> None:
+    joiner = Joiner(POINTS)
+    told = feed(joiner, 10**9, decision(), decision(time_ms=2_000, decision_id="next"), outcome(0.5, 2_000, "", "next"))
+    assert [f.decision.decision_id for f in told.feedback] == ["d"]
+
+
 def test_an_idle_clock_alone_is_nothing_to_write() -> None:
     joiner = Joiner(POINTS)
     feed(joiner, decision())
@@ -416,7 +430,8 @@ class Known:
 
     decision: Decision | None = None
     deadline: int = 0  # when outcomes that wait are given up
-    came_at: float = -math.inf  # the clock when the decision came
+    came_at: float = -math.inf  # the clock when the decision came, or was found to have come late
+    overdue: bool = False  # its window was over when it was read
     counted: list[Outcome] = field(default_factory=list)
     copies_of: list[Outcome] = field(default_factory=list)  # every outcome that was taken, in any way
     refused: list[Outcome] = field(default_factory=list)  # those out of range
@@ -437,6 +452,7 @@ class Reference:
         self.late: list[Outcome] = []
         self.rejected: list[tuple[int, str]] = []
         self.tally: Counter[str] = Counter()
+        self.wall = 0
 
     def now(self) -> float:
         return min(max(times, default=-math.inf) for times in self.times.values())
@@ -446,14 +462,24 @@ class Reference:
             self.decide(item)
         elif isinstance(item, Outcome):
             self.report(item)
+        elif isinstance(item, int):
+            self.wall = item
         else:
-            self.times[item[0]].append(item[1])
+            self.end(*item)
         again = True
         while again:
             due = sorted((self.due(known), key) for key, known in self.known.items())
             again = bool(due) and due[0][0] <= self.now()
             if again:
                 self.close(due[0][1])
+
+    def end(self, source: Source, now_ms: int) -> None:
+        passed = self.now()
+        self.times[source].append(now_ms)
+        for known in self.known.values():
+            if known.overdue and known.closed_at is None and passed < self.due(known) <= self.now():
+                known.overdue = False
+                known.came_at = self.now()
 
     def span(self, point: str) -> int:
         return self.points[point].window + self.points[point].grace
@@ -477,7 +503,8 @@ class Reference:
             self.tally["duplicate_decisions"] += 1
             return
         waiting = known.copies_of
-        self.known[item.decision_id] = Known(item, known.deadline, self.now())
+        taken = self.known[item.decision_id] = Known(item, known.deadline, self.now())
+        taken.overdue = self.due(taken) <= self.wall
         self.accepted.append(item.decision_id)
         for early in waiting:
             self.judge(self.known[item.decision_id], early)
@@ -597,6 +624,7 @@ inputs = st.lists(
             st.sampled_from(["", "", "", "first", "mean", "nowhere"]),
         ),
         st.tuples(st.sampled_from(Source), times),
+        st.integers(0, 200),
     ),
     max_size=60,
 )
@@ -624,7 +652,7 @@ def as_tuple(feedback: Feedback) -> tuple[str, float, bool, int, int]:
 @given(inputs)
 def test_it_equals_the_reference_and_conserves_decisions(items: list[Input]) -> None:
     joiner, reference, told = Joiner(RANDOM_POINTS), Reference(RANDOM_POINTS), Told()
-    items += [*ends(10**6), *ends(2 * 10**6)]
+    items += [*ends(10**6), *ends(2 * 10**6), *ends(3 * 10**6)]
     for offset, item in enumerate(items):
         hand_in(joiner, item, offset)
         reference.take(item)
@@ -636,7 +664,7 @@ def test_it_equals_the_reference_and_conserves_decisions(items: list[Input]) -> 
     assert [(r[0], (r[2].key or b"").decode()) for r in told.rejected] == reference.rejected
     for _, _, record in told.rejected:  # also of those that have waited
         item = items[record.offset]
-        assert not isinstance(item, tuple)
+        assert not isinstance(item, (tuple, int))
         assert record == record_of(item, record.offset)
     given_or_not = [*(f.decision.decision_id for f in told.feedback), *reference.asleep]
     assert Counter(given_or_not) == Counter(reference.accepted)
@@ -665,6 +693,7 @@ def test_where_it_is_cut_and_restarted_and_what_is_in_memory_changes_nothing(
     books_of_whole = joiner.accounting()
     changelog: Changes = []
     idle: dict[Source, int] = {}
+    wall_ms = 0
     with TemporaryDirectory() as directory, ExitStack() as stack:
 
         def made() -> Joiner:
@@ -684,6 +713,8 @@ def test_where_it_is_cut_and_restarted_and_what_is_in_memory_changes_nothing(
             hand_in(joiner, item, offset)
             if isinstance(item, tuple):
                 idle[item[0]] = max(item[1], idle.get(item[0], item[1]))
+            elif isinstance(item, int):
+                wall_ms = item
             match data.draw(st.sampled_from(["", "", "drain", "restart", "compact"])):
                 case "drain":
                     drain()
@@ -694,6 +725,7 @@ def test_where_it_is_cut_and_restarted_and_what_is_in_memory_changes_nothing(
                     joiner = made()
                     for source, now_ms in idle.items():  # an idle topic is found idle again
                         joiner.on_end(source, now_ms)
+                    joiner.on_time(wall_ms, 2**53)
         drain()
         while joiner.go_on():
             drain()

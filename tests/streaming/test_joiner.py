@@ -23,6 +23,7 @@ from streaming.dead_letters import Letter, read_letter
 from streaming.embedded import EmbeddedLog
 from streaming.joiner import JoinerRole, read_accounting
 from streaming.log import Consumer, Message, Record, TopicPartition
+from streaming.patience import LEAST_PATIENCE_MS
 from streaming.topics import DEAD_LETTERS, DECISIONS, FEEDBACK, JOIN, JOIN_STATE, LATE, OUTCOMES, topics
 from streaming.wire import message_of
 
@@ -136,6 +137,7 @@ def test_decisions_are_joined_with_their_outcomes(log: EmbeddedLog, role: Joiner
 
 def test_feedback_lies_where_its_decision_lies_with_its_time(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
     append(log, *(decision(f"d{n}", n) for n in range(30)))
+    settle(role)
     clock.now_ms = 10_000
     settle(role)
     where = {record.key: (record.partition, record.timestamp_ms) for record in contents(log, DECISIONS)}
@@ -152,8 +154,32 @@ def test_an_idle_topic_of_outcomes_holds_nothing_up(log: EmbeddedLog, clock: Clo
     assert len(feedback_of(log)) > 15
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_outcomes_shipped_behind_their_decisions_count_though_the_join_was_away_too(
+    log: EmbeddedLog, clock: Clock, again: bool
+) -> None:
+    append(log, decision("before", 100))
+    with closing(JoinerRole(log, POINTS, clock)) as earlier:
+        settle(earlier)
+    clock.now_ms = 60_000
+    append(log, decision("while away", 30_000))
+    role = JoinerRole(log, POINTS, clock)
+    settle(role)  # both topics are at their ends, and the outcome is under way
+    clock.now_ms = 61_000
+    if again:
+        role.close()
+        role = JoinerRole(log, POINTS, clock)
+    settle(role)
+    append(log, outcome("while away", 30_500, 1.0))
+    settle(role)
+    clock.now_ms = 80_000
+    settle(role)
+    assert feedback_of(log) == {"before": (0.0, True), "while away": (1.0, False)}
+
+
 def test_a_late_outcome_is_kept(log: EmbeddedLog, role: JoinerRole, clock: Clock) -> None:
     append(log, decision("a", 0))
+    role.step()
     clock.now_ms = 1_100
     role.step()
     append(log, outcome("a", 500, 1.0))
@@ -665,6 +691,8 @@ def test_windows_stay_open_for_outcomes_that_are_held(log: EmbeddedLog, clock: C
     append(log, *(outcome(f"d{n}", 1_000 * n + 500, 1.0) for n in range(90)))
     role = JoinerRole(behind(log, Uneven), POINTS, clock, batch=1)
     role.step()
+    settle(role)
+    clock.now_ms += LEAST_PATIENCE_MS  # the last ones were over already when they were read
     settle(role)
     assert feedback_of(log) == {f"d{n}": (1.0, False) for n in range(90)}
 

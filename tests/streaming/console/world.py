@@ -36,6 +36,7 @@ from streaming.log import Message
 from streaming.opening import open_log
 from streaming.topics import ALARMS, GENERATIONS, MONITOR_STATE
 from streaming.wire import message_of
+from tests.streaming.samples import Clock
 
 POINT, OTHER = "offers", "banners"
 NOW_MS = 1_767_225_600_000
@@ -119,9 +120,11 @@ def filled(path: Path, *, sent: str = EVIL, rewarded: Callable[[int], bool] = la
         log.append(messages)
         rewards = {name: point.reward for name, point in config.points().items()}
         late_ms = NOW_MS + DECISIONS * 1_000 + 2 * WINDOW_MS
-        with closing(JoinerRole(log, rewards, lambda: late_ms)) as role:
-            while role.step():
-                pass
+        clock = Clock()
+        with closing(JoinerRole(log, rewards, clock)) as role:
+            for clock.now_ms in (NOW_MS, late_ms):  # it reads them while their windows are open
+                while role.step():
+                    pass
     return config
 
 

@@ -43,7 +43,8 @@ CLEAN = np.asarray(embedded(ROWS, OF.start, BUCKETS, ACTIVE).joined())
 
 def test_with_p_0_copies_are_the_clean_row() -> None:
     found = drawn(AugmentationConfig(p=0.0))
-    np.testing.assert_array_equal(found, np.broadcast_to(CLEAN, found.shape))
+    # Not to the bit: compiled in one piece, the mean of a list may be summed in another order on some processors.
+    np.testing.assert_allclose(found, np.broadcast_to(CLEAN, found.shape), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("width", [1, 2, 5])

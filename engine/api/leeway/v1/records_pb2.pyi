@@ -668,6 +668,7 @@ class JoinBlock(_message.Message):
     OUTCOME_SLOTS_FIELD_NUMBER: _builtins.int
     OUTCOME_TASKS_FIELD_NUMBER: _builtins.int
     INACTIVE_FIELD_NUMBER: _builtins.int
+    OVERDUE_FIELD_NUMBER: _builtins.int
     stage: Global___JoinStage.ValueType
     @_builtins.property
     def decision_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
@@ -721,6 +722,12 @@ class JoinBlock(_message.Message):
     def inactive(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
         """Open: whether each is deferred, and not activated yet. Empty where none is."""
 
+    @_builtins.property
+    def overdue(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Open: whether the window of each was over by the clock on the wall when it was read, and no topic was at its end
+        since. Empty where none was.
+        """
+
     def __init__(
         self,
         *,
@@ -741,10 +748,11 @@ class JoinBlock(_message.Message):
         outcome_slots: _abc.Iterable[_builtins.int] | None = ...,
         outcome_tasks: _abc.Iterable[_builtins.str] | None = ...,
         inactive: _abc.Iterable[_builtins.bool] | None = ...,
+        overdue: _abc.Iterable[_builtins.bool] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "decision_ms", b"decision_ms", "decisions", b"decisions", "due_ms", b"due_ms", "inactive", b"inactive", "not_before_ms", b"not_before_ms", "outcome_counts", b"outcome_counts", "outcome_ms", b"outcome_ms", "outcome_slots", b"outcome_slots", "outcome_tasks", b"outcome_tasks", "outcome_values", b"outcome_values", "point_names", b"point_names", "points", b"points", "seen", b"seen", "seen_counts", b"seen_counts", "stage", b"stage", "waiting", b"waiting"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_ids", b"decision_ids", "decision_ms", b"decision_ms", "decisions", b"decisions", "due_ms", b"due_ms", "inactive", b"inactive", "not_before_ms", b"not_before_ms", "outcome_counts", b"outcome_counts", "outcome_ms", b"outcome_ms", "outcome_slots", b"outcome_slots", "outcome_tasks", b"outcome_tasks", "outcome_values", b"outcome_values", "overdue", b"overdue", "point_names", b"point_names", "points", b"points", "seen", b"seen", "seen_counts", b"seen_counts", "stage", b"stage", "waiting", b"waiting"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
