@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-import uvicorn
-
 from engine.errors import ConfigError
 from engine.loopback import is_loopback
 from engine.serving.access_watcher import AccessWatcher
 from engine.serving.audit import AuditLog
-from engine.serving.http.server import listen
+from engine.serving.http.server import listen, web_server
 from streaming.config import Config
 from streaming.console.app import Console
 from streaming.console.gate import Gate
@@ -18,6 +16,8 @@ from streaming.serve import now_ms
 
 #: Seconds between looks at the file of those who may ask, and for requests under way at the end.
 _LOOK_S, _GRACE_S = 1.0, 5
+#: Connections at a time: people look at it, and its pages.
+_MOST = 64
 
 
 class ConsoleServer:
@@ -58,21 +58,7 @@ class ConsoleServer:
         except OSError as error:
             raise ConfigError(f"--host/--port: cannot listen on {host}:{port} ({error}); choose a free port") from error
         self.port = int(self._listener.getsockname()[1])
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                console.app(),
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=64,
-                timeout_graceful_shutdown=_GRACE_S,
-            )
-        )
+        self._server = web_server(console.app(), _GRACE_S, most=_MOST)
 
     def run(self, ready: Callable[[], None] = lambda: None) -> None:
         """Answer until SIGTERM or SIGINT, or :meth:`stop`."""

@@ -8,6 +8,7 @@ import socket
 import threading
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from engine.config import HttpConfig
 from engine.errors import ConfigError
@@ -37,21 +38,7 @@ class HttpServer:
         self._config = config
         self._shared = shared
         self._face = face
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                face.app(),
-                loop="asyncio",
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                backlog=_BACKLOG,
-                timeout_graceful_shutdown=max(math.ceil(grace_s), 1),
-            )
-        )
+        self._server = web_server(face.app(), grace_s)
         self._listener: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)
 
@@ -83,6 +70,36 @@ class HttpServer:
         """Take no more requests, let those under way end, and close."""
         self._server.should_exit = True
         self._thread.join()
+
+
+def web_server(app: ASGIApp, grace_s: float, *, most: int | None = None) -> uvicorn.Server:
+    """Return the server of an application, which says nothing of itself and believes no proxy.
+
+    Parameters
+    ----------
+    app
+        What answers.
+    grace_s
+        How long the end waits for requests under way.
+    most
+        More connections at a time are answered with 503; ``None``: any number is taken.
+    """
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            limit_concurrency=most,
+            timeout_graceful_shutdown=max(math.ceil(grace_s), 1),
+        )
+    )
 
 
 def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
