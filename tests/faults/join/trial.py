@@ -10,6 +10,7 @@ from pathlib import Path
 
 from streaming.kafka.settings import KafkaSettings
 from streaming.log import Log
+from streaming.patience import MOST_PATIENCE_MS
 from tests.faults.join import audit
 from tests.faults.join.crew import PATIENCE_S, Crew, Member
 from tests.faults.join.member import Orders, open_log, set_clock
@@ -121,8 +122,7 @@ def endure(
                     crew.await_transaction(begun).freeze(FROZEN_S)
                 if number in kills:
                     result.in_transaction += _kill(crew, begun, rng)
-            set_clock(clock, END_MS)
-            _await_end(log, crew)
+            _await_end(log, crew, clock)
             for member in crew.members:  # before the audit: one may still stand there with a transaction in its hands
                 member.stop()
                 result.failed_steps += len(member.errors)
@@ -148,11 +148,15 @@ def _kill(crew: Crew, begun: Mapping[Member, int], rng: random.Random) -> bool:
     return hit
 
 
-def _await_end(log: Log, crew: Crew) -> None:
+def _await_end(log: Log, crew: Crew, clock: Path) -> None:
     """Wait until nothing remains to be done, for as long as it gets less."""
+    now_ms = END_MS
+    set_clock(clock, now_ms)
     least, since = audit.remaining(log), time.monotonic()
     while least:
         time.sleep(0.2)
+        now_ms += MOST_PATIENCE_MS  # what was over when it was read stays open for so long
+        set_clock(clock, now_ms)
         remaining = audit.remaining(log)
         if remaining < least:
             least, since = remaining, time.monotonic()
