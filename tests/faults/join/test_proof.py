@@ -76,9 +76,7 @@ def run(folder: Path, decisions: int, making: Making) -> tuple[list[str], int]:
                 break
             for _ in range(20):
                 step()
-            now_ms += (
-                MOST_PATIENCE_MS  # what was over when it was read stays open for so long
-            )
+            now_ms += MOST_PATIENCE_MS  # what was over when it was read stays open for so long
         return audit.differences(audit.expected(log), audit.found(log)), perhaps_die.deaths
 
 
