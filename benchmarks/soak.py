@@ -96,7 +96,7 @@ def run(of: World, seconds: float, rate: float) -> dict[str, Any]:
     audit_at, die_at, tell_at = AUDIT_S, DIE_S, TELL_S
     ends = [(seconds * (number + 1) / (len(ENDS) + 1), how) for number, how in enumerate(ENDS)]
     while (now := load.now()) < seconds:
-        load.play([Phase(rate, 0.25)])
+        load.play(Phase(rate, 0.25))
         for path, message in callers.follow:
             load.add(path, message, load.now())
         callers.follow.clear()

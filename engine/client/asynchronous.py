@@ -30,6 +30,7 @@ from engine.client.fallback import (
     refused_decision,
     taken,
 )
+from engine.client.held_back import throttled_async
 from engine.client.messages import (
     Candidate,
     Choice,
@@ -47,6 +48,7 @@ from engine.client.messages import (
     reported_items,
 )
 from engine.client.retries import Attempts, Patience, judged
+from engine.client.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         channels: int = 1,
+        throttle: bool = True,
     ) -> None:
         self._patience = Patience(timeout_s, retry_s, deadline_s)
         if channel is not None and channels > 1:
@@ -80,7 +83,12 @@ class AsyncClient:
         while len(self._channels) < channels:
             options = options_of(channels)
             self._channels.append(open_async_channel(target_of(target), options, credentials=credentials, token=token))
-        self._stubs = itertools.cycle([service_pb2_grpc.LeewayStub(one) for one in self._channels])
+        # Each for itself: what one process of a server refuses says nothing of another.
+        self._throttles = [Throttle() for _ in self._channels if throttle]
+        stubs = [service_pb2_grpc.LeewayStub(one) for one in self._channels]
+        for stub, its in zip(stubs, self._throttles, strict=False):
+            throttled_async(stub, its)
+        self._stubs = itertools.cycle(stubs)
         self._local: LocalDecisions | None = None
         if fallback is not None:
             self._local = LocalDecisions(fallback)
@@ -91,6 +99,11 @@ class AsyncClient:
     def _stub(self) -> service_pb2_grpc.LeewayAsyncStub:
         """The stub of the channel whose turn it is."""
         return next(self._stubs)
+
+    @property
+    def held_back(self) -> int:
+        """How many attempts were not sent, because the server would have refused them."""
+        return sum(throttle.held_back for throttle in self._throttles)
 
     async def decide(
         self,

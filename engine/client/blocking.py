@@ -29,6 +29,7 @@ from engine.client.fallback import (
     refused_decision,
     taken,
 )
+from engine.client.held_back import throttled
 from engine.client.messages import (
     Candidate,
     Choice,
@@ -46,6 +47,7 @@ from engine.client.messages import (
     reported_items,
 )
 from engine.client.retries import Attempts, Patience, judged
+from engine.client.throttle import Throttle
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +84,9 @@ class LeewayClient:
     channels
         Connections to each server, which calls take in turn. A server of several processes needs several to have work
         for all of them, for each connection stays with one. All attempts of a call have the same one.
+    throttle
+        Whether decisions are held back, as if the server had refused them, while it refuses most of them: see
+        docs/client.md. Outcomes are always sent.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class LeewayClient:
         credentials: grpc.ChannelCredentials | None = None,
         token: str | None = None,
         channels: int = 1,
+        throttle: bool = True,
     ) -> None:
         self._patience = Patience(timeout_s, retry_s, deadline_s)
         if channel is not None and channels > 1:
@@ -104,7 +110,12 @@ class LeewayClient:
         while len(self._channels) < channels:
             options = options_of(channels)
             self._channels.append(open_channel(target_of(target), options, credentials=credentials, token=token))
-        self._stubs = itertools.cycle([service_pb2_grpc.LeewayStub(one) for one in self._channels])
+        # Each for itself: what one process of a server refuses says nothing of another.
+        self._throttles = [Throttle() for _ in self._channels if throttle]
+        stubs = [service_pb2_grpc.LeewayStub(one) for one in self._channels]
+        for stub, its in zip(stubs, self._throttles, strict=False):
+            throttled(stub, its)
+        self._stubs = itertools.cycle(stubs)
         self._local: LocalDecisions | None = None
         if fallback is not None:
             self._local = LocalDecisions(fallback)
@@ -115,6 +126,11 @@ class LeewayClient:
     def _stub(self) -> service_pb2_grpc.LeewayStub:
         """The stub of the channel whose turn it is."""
         return next(self._stubs)
+
+    @property
+    def held_back(self) -> int:
+        """How many attempts were not sent, because the server would have refused them."""
+        return sum(throttle.held_back for throttle in self._throttles)
 
     def decide(
         self,

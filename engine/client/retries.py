@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import cast
 
 import grpc
@@ -15,7 +16,7 @@ from engine.client.messages import retry_delay_s
 #: A server that ends cancels the calls that it had not begun; nobody else cancels a call of this client.
 PASSING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 #: Where grpcio puts a rich status among the trailing metadata.
-_STATUS = "grpc-status-details-bin"
+STATUS = "grpc-status-details-bin"
 #: What grpcio says by itself when more calls are under way than a server ever lets wait.
 _NO_ROOM = "Concurrent RPC limit exceeded!"
 _FIRST_PAUSE_S = 0.05
@@ -113,9 +114,15 @@ def judged(error: grpc.RpcError) -> tuple[bool, float]:
 
 def _hint_s(error: grpc.RpcError) -> float | None:
     for name, value in cast(Iterable[tuple[str, bytes]], error.trailing_metadata() or ()):
-        if name == _STATUS:
-            try:
-                return retry_delay_s(Status.FromString(value))
-            except DecodeError:
-                return None  # of a proxy in between: its code is all that is known
+        if name == STATUS:
+            return _delay_s(value)
     return None
+
+
+@lru_cache(maxsize=64)
+def _delay_s(status: bytes) -> float | None:
+    """Return what a rich status says; a server that refuses many says the same to those of one moment."""
+    try:
+        return retry_delay_s(Status.FromString(status))
+    except DecodeError:
+        return None  # of a proxy in between: its code is all that is known

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from grpc_status import rpc_status
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
 from engine.channel import open_channel
+from engine.client import Candidate, LeewayClient, Plain
 from engine.client.retries import judged
 from engine.config import Challenger
 from engine.records import (
@@ -349,3 +351,40 @@ def test_whoever_gives_up_while_the_log_is_slow_gives_back_its_place(reading: Cr
         crowd.release()
         until(lambda: crowd.world.observer.under_way == 0)
         assert crowd.stub.Decide(request("d2"), timeout=PATIENCE_S).decision_id == "d2"
+
+
+def ask(client: LeewayClient, deadline_s: float = PATIENCE_S) -> str:
+    """Return the action."""
+    context: dict[str, Plain] = {"amount": 120.0, "country": "NL", "taste": [0.5, -1.0, 2.0]}
+    actions = [Candidate(name, {"price": 3.0, "embedding": [0.1, -0.2], "kind": "big"}) for name in ("a", "b")]
+    return client.decide(NAME, context, actions, deadline_s=deadline_s).action
+
+
+def test_a_client_whose_calls_find_no_room_stops_sending_most(crowded: Crowding) -> None:
+    with crowded(max_concurrent=1) as crowd, LeewayClient(crowd.world.target, retry_s=0.0) as client:
+
+        def holds() -> bool:
+            with pytest.raises(grpc.RpcError) as refused:
+                ask(client)
+            assert refused.value.code() is EXHAUSTED
+            return client.held_back >= 1_000
+
+        until(holds)
+        assert len(crowd.world.observer.refusals) < 1_000
+        crowd.release()
+        until(lambda: _answered(client))
+
+
+def _answered(client: LeewayClient) -> bool:
+    try:
+        return bool(ask(client))
+    except grpc.RpcError:
+        return False
+
+
+@pytest.mark.parametrize("front", ["grpcio", "lean", "threads"])
+def test_a_client_holds_nothing_back_while_there_is_room(tmp_path: Path, front: str) -> None:
+    with served(tmp_path, front=front) as world, LeewayClient(world.target) as client, ThreadPoolExecutor(8) as many:
+        assert len(list(many.map(lambda _: ask(client), range(400)))) == 400
+        assert client.held_back == 0
+        assert len(world.recorder.decisions) == 400
