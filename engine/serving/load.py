@@ -69,7 +69,8 @@ class Call:
 
 
 class Load:
-    """What is asked of a server now. Who calls it holds a lock, but for :meth:`effort`, ``calm`` and ``waiting``.
+    """What is asked of a server now. Who calls it holds a lock, but for :meth:`effort`, ``calm``,
+    ``waiting`` and ``room``.
 
     Parameters
     ----------
@@ -93,6 +94,8 @@ class Load:
         self._running = 0
         #: Calls that wait for a thread.
         self.waiting = 0
+        #: Grows with all that makes room. Until then whoever has no more time than one who was refused is refused too.
+        self.room = 0
         self._turn = 0
         self._mean_s = 0.0
         #: How long a place in the queue takes, by rank: with all that is done between two calls, refusals above all.
@@ -140,7 +143,7 @@ class Load:
         """
         if rank is Rank.ALWAYS:
             return None
-        wait_s = self._wait_s(rank)
+        wait_s = self.wait_s(rank)
         if wait_s and now_s + wait_s > ends_s:
             return "too_late"
         if self._running + self.waiting < self._config.max_concurrent:
@@ -154,7 +157,7 @@ class Load:
             words = f"{self._config.max_concurrent} calls are in hand (serving.max_concurrent); come again later"
         else:
             words = (
-                f"its turn comes in some {self._wait_s(rank) * 1_000.0:.0f} ms, and its deadline ends in "
+                f"its turn comes in some {self.wait_s(rank) * 1_000.0:.0f} ms, and its deadline ends in "
                 f"{max(left_s, 0.0) * 1_000.0:.0f} ms; come again later, or with a later deadline"
             )
         return Overloaded(reason, words, self._hint_s())
@@ -176,6 +179,7 @@ class Load:
             return None
         self._running += 1
         self.waiting -= 1
+        self.room += 1
         call = lane.popleft()
         if call.ahead >= _MANY:
             pace_s = (now_s - call.came_s) / (call.ahead + 1)
@@ -189,6 +193,7 @@ class Load:
     def ended(self, seconds: float | None) -> None:
         """Note that a call has ended, and how long it had its thread; ``None``: it had none that others wait for."""
         self._running -= 1
+        self.room += 1
         if seconds is not None:
             self._mean_s += _WEIGHT * (seconds - self._mean_s)
 
@@ -200,7 +205,7 @@ class Load:
             return Effort.OVERLOAD
         return Effort.ALONE if share > ladder.shadow_until else Effort.FULL
 
-    def _wait_s(self, rank: Rank) -> float:
+    def wait_s(self, rank: Rank) -> float:
         """Return how long a call of a rank would wait; 0 while a thread is free, whatever calls took before."""
         if self._running < self._config.turns:
             return 0.0

@@ -219,5 +219,27 @@ def test_who_is_refused_by_headers_is_judged_by_its_own_deadline() -> None:
     assert refuses.of(math.inf) is not None
 
 
+def test_what_one_was_told_holds_for_others_only_while_there_is_no_more_room() -> None:
+    load = make_load(max_concurrent=3)
+    busy(load, seconds=3.0)
+    refuses = EarlyRefusal(load, threading.Lock(), MemoryObserver(), 60.0, Rank.LAST, "Decide")
+    said = refuses.of(1.0)
+    assert said is not None
+    assert refuses.of(2.0) is said  # its turn would come in 3 s
+    assert refuses.of(10.0) is None
+    assert refuses.of(1.0) is not None
+    for _ in range(2):
+        load.enter(make_call(), 0.0)
+    assert refuses.of(math.inf) is not None
+    assert refuses.of(20.0) is not None  # no places are left, whatever its deadline
+    load.take()
+    load.ended(None)
+    assert refuses.of(20.0) is None
+    load.take()
+    load.ended(None)
+    load.ended(None)
+    assert refuses.of(0.001) is None
+
+
 def _call(refused: tuple[Call, Overloaded] | None) -> Call | None:
     return None if refused is None else refused[0]
