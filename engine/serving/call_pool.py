@@ -196,7 +196,7 @@ class CallPool:
             self._prepared -= 1
             before_s = self._prepared_s
         with self._lock:
-            call = self._load.take(threaded=threaded)
+            call = self._load.take(time.monotonic(), threaded=threaded)
         if call is None:
             return  # its place was given to another, which has a turn of its own
         self._answer(call, before_s, counts=not threaded)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from typing import NamedTuple
 
 import grpc
 from grpc_status import rpc_status
@@ -14,6 +16,19 @@ from engine.serving.seams import Observer
 
 #: How old the words of a refusal may be, and its hint when to come again: to write them takes longer than to refuse.
 _STALE_S = 0.01
+
+
+class _Refused(NamedTuple):
+    """Why a call was refused, and what it was told; so are others while there is no more room than there was.
+
+    Those whose caller gives up at ``latest_s`` at the latest, until ``until_s``.
+    """
+
+    reason: Reason
+    status: grpc.Status
+    room: int
+    latest_s: float
+    until_s: float
 
 
 class EarlyRefusal:
@@ -41,6 +56,7 @@ class EarlyRefusal:
         self._rank = rank
         self._method = method
         self._said: dict[Reason, tuple[float, grpc.Status]] = {}
+        self._last: _Refused | None = None
 
     @property
     def calm(self) -> bool:
@@ -61,13 +77,24 @@ class EarlyRefusal:
             return None
         now_s = time.monotonic()
         end_s = ends_s(timeout_s, 0.0, now_s, self._default_s)
+        last = self._last
+        if last is None or last.room != self._load.room or end_s > last.latest_s or now_s > last.until_s:
+            last = self._last = self._judged(end_s, now_s)
+        if last is None:
+            return None
+        self._observer.turned_away(self._method, last.reason)
+        return last.status
+
+    def _judged(self, end_s: float, now_s: float) -> _Refused | None:
+        load = self._load
         with self._lock:
-            reason = self._load.refusal(self._rank, end_s, now_s)
+            reason = load.refusal(self._rank, end_s, now_s)
             if reason is None:
                 return None
             until_s, status = self._said.get(reason, (0.0, None))
             if status is None or now_s > until_s:
-                status = rpc_status.to_status(status_of(self._load.overloaded(reason, self._rank, end_s - now_s)))
-                self._said[reason] = (now_s + _STALE_S, status)
-        self._observer.turned_away(self._method, reason)
-        return status
+                status = rpc_status.to_status(status_of(load.overloaded(reason, self._rank, end_s - now_s)))
+                until_s = now_s + _STALE_S
+                self._said[reason] = (until_s, status)
+            latest_s = math.inf if reason == "queue_full" else now_s + load.wait_s(self._rank)
+            return _Refused(reason, status, load.room, latest_s, until_s)

@@ -18,6 +18,9 @@ from engine.errors import Overloaded
 TURNS = 4
 #: What one call adds to the mean time of a call.
 _WEIGHT = 1.0 / 32.0
+#: From so many calls before it on, how long a call waits tells how fast the queue moves (with fewer it tells of the
+#: turns in which they are taken), and so much longer it may take.
+_MANY, _LONGER = 64, 1.5
 #: Bounds of the hint when to come again, in seconds.
 _SOONEST_S, _LATEST_S = 0.05, 5.0
 
@@ -51,6 +54,8 @@ class Call:
         Whether it is for a thread where others are answered by the one that reads: such calls wait by themselves.
     read
         Returns its request, where that can be known before its turn.
+    came_s, ahead
+        When it came, and how many had their turn before it: kept by :class:`Load`.
     """
 
     run: Callable[[], Any]
@@ -59,10 +64,13 @@ class Call:
     ends_s: float
     threaded: bool = False
     read: Callable[[], Any] | None = None
+    came_s: float = 0.0
+    ahead: int = 0
 
 
 class Load:
-    """What is asked of a server now. Who calls it holds a lock, but for :meth:`effort`, ``calm`` and ``waiting``.
+    """What is asked of a server now. Who calls it holds a lock, but for :meth:`effort`, ``calm``,
+    ``waiting`` and ``room``.
 
     Parameters
     ----------
@@ -86,8 +94,12 @@ class Load:
         self._running = 0
         #: Calls that wait for a thread.
         self.waiting = 0
+        #: Grows with all that makes room. Until then whoever has no more time than one who was refused is refused too.
+        self.room = 0
         self._turn = 0
         self._mean_s = 0.0
+        #: How long a place in the queue takes, by rank: with all that is done between two calls, refusals above all.
+        self._pace_s = [0.0] * len(Rank)
         #: For calls that wait while all threads are at work.
         self._places = max(config.max_concurrent - config.turns, 0)
 
@@ -112,7 +124,11 @@ class Load:
         reason = None if self.calm else self.refusal(call.rank, call.ends_s, now_s)
         if reason is not None:
             return call, self.overloaded(reason, call.rank, call.ends_s - now_s)
-        (self._threaded if call.threaded else self._lanes)[call.rank].append(call)
+        if call.threaded:
+            self._threaded[call.rank].append(call)
+        else:
+            call.came_s, call.ahead = now_s, self._ahead(call.rank)
+            self._lanes[call.rank].append(call)
         self.waiting += 1
         if call.rank is not Rank.ALWAYS and self._running + self.waiting > self._config.max_concurrent:
             last = self._threaded[Rank.LAST] or self._lanes[Rank.LAST]  # those for a thread wait longer
@@ -127,7 +143,7 @@ class Load:
         """
         if rank is Rank.ALWAYS:
             return None
-        wait_s = self._wait_s(rank)
+        wait_s = self.wait_s(rank)
         if wait_s and now_s + wait_s > ends_s:
             return "too_late"
         if self._running + self.waiting < self._config.max_concurrent:
@@ -141,15 +157,15 @@ class Load:
             words = f"{self._config.max_concurrent} calls are in hand (serving.max_concurrent); come again later"
         else:
             words = (
-                f"its turn comes in some {self._wait_s(rank) * 1_000.0:.0f} ms, and its deadline ends in "
+                f"its turn comes in some {self.wait_s(rank) * 1_000.0:.0f} ms, and its deadline ends in "
                 f"{max(left_s, 0.0) * 1_000.0:.0f} ms; come again later, or with a later deadline"
             )
         return Overloaded(reason, words, self._hint_s())
 
-    def take(self, *, threaded: bool = False) -> Call | None:
+    def take(self, now_s: float = 0.0, *, threaded: bool = False) -> Call | None:
         """Return the call whose turn it is, of those for a thread or of the others; ``None``: none waits.
 
-        Who takes it calls :meth:`ended`.
+        Who takes it, at ``now_s``, calls :meth:`ended`.
         """
         always, first, last = self._threaded if threaded else self._lanes
         if always:
@@ -163,7 +179,12 @@ class Load:
             return None
         self._running += 1
         self.waiting -= 1
-        return lane.popleft()
+        self.room += 1
+        call = lane.popleft()
+        if call.ahead >= _MANY:
+            pace_s = (now_s - call.came_s) / (call.ahead + 1)
+            self._pace_s[call.rank] += _WEIGHT * (pace_s - self._pace_s[call.rank])
+        return call
 
     def ahead(self, most: int) -> list[Call]:
         """Return calls that will be taken soon, if none comes that goes before them."""
@@ -172,6 +193,7 @@ class Load:
     def ended(self, seconds: float | None) -> None:
         """Note that a call has ended, and how long it had its thread; ``None``: it had none that others wait for."""
         self._running -= 1
+        self.room += 1
         if seconds is not None:
             self._mean_s += _WEIGHT * (seconds - self._mean_s)
 
@@ -183,16 +205,22 @@ class Load:
             return Effort.OVERLOAD
         return Effort.ALONE if share > ladder.shadow_until else Effort.FULL
 
-    def _wait_s(self, rank: Rank) -> float:
+    def wait_s(self, rank: Rank) -> float:
         """Return how long a call of a rank would wait; 0 while a thread is free, whatever calls took before."""
         if self._running < self._config.turns:
             return 0.0
-        ahead = sum(len(self._lanes[other]) for other in Rank if other <= rank)
-        return (ahead + 1) * self._mean_s / self._config.turns
+        ahead = self._ahead(rank)
+        pace_s = _LONGER * self._pace_s[rank] if ahead >= _MANY else 0.0
+        return (ahead + 1) * max(self._mean_s / self._config.turns, pace_s)
+
+    def _ahead(self, rank: Rank) -> int:
+        """Return how many are before a call that comes now."""
+        return sum(map(len, self._lanes[: rank + 1]))
 
     def _hint_s(self) -> float:
         """Return when half of those who wait will have been answered."""
-        return min(max(0.5 * self.waiting * self._mean_s / self._config.turns, _SOONEST_S), _LATEST_S)
+        pace_s = max(self._mean_s / self._config.turns, self._pace_s[Rank.LAST] if self.waiting >= _MANY else 0.0)
+        return min(max(0.5 * self.waiting * pace_s, _SOONEST_S), _LATEST_S)
 
 
 def ends_s(deadline: float, now: float, now_s: float, default_s: float) -> float:

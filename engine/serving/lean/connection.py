@@ -22,6 +22,8 @@ TAKEN_BACK = 1_000
 _THERE, _HEARD = b"\1" * 8, bytes(8)
 #: Blocks of headers whose meaning is known: a client says the same with every call, but for some hundred timeouts.
 _KNOWN, _KNOWN_BYTES = 256, 512
+#: A whole RST_STREAM.
+_REST_UNREAD = struct.Struct(">IBII")
 
 
 class Receiver(Protocol):
@@ -146,6 +148,9 @@ class Connection(Generic[H]):
     begin
         Is told of each new stream and what was made of its headers, before anything of its body, and gives it a
         receiver.
+    refuse
+        Is asked before, with what was made of them: returns the last headers of a call that is not taken, of which
+        nothing is made; ``None``: it is taken.
 
     Attributes
     ----------
@@ -157,9 +162,15 @@ class Connection(Generic[H]):
         Whether no new streams are taken.
     """
 
-    def __init__(self, read: Callable[[list[Header]], H], begin: Callable[[Stream, H], None]) -> None:
+    def __init__(
+        self,
+        read: Callable[[list[Header]], H],
+        begin: Callable[[Stream, H], None],
+        refuse: Callable[[H], bytes | None],
+    ) -> None:
         self._read = read
         self._begin = begin
+        self._refuse = refuse
         self._rest = b""
         self._greeted = False
         self._decoder = Decoder()
@@ -310,6 +321,13 @@ class Connection(Generic[H]):
         if self.draining:
             return  # it was told from which one on nothing is taken
         self._taken = number
+        last = self._refuse(head)
+        if last is not None:
+            self.out += frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, number, last)
+            if not flags & frames.END_STREAM:
+                self.out += _REST_UNREAD.pack(4 << 8 | frames.RST_STREAM, 0, number, frames.NO_ERROR)
+            self._taken_back = max(self._taken_back - 1, 0)
+            return
         stream = Stream(self, number, self._initial)
         if len(self.streams) >= STREAMS:
             self.out += frame(frames.RST_STREAM, 0, number, frames.LENGTH.pack(frames.REFUSED_STREAM))

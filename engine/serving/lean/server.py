@@ -51,7 +51,7 @@ class _Peer:
         self.socket = sock
         self.name = name
         self._server = server
-        self.connection = Connection(read_head, self._begin)
+        self.connection = Connection(read_head, self._begin, server.refusal)
         self.events = select.EPOLLIN
         self.heard = True  # of it since it was looked at last
         self.asked = False  # whether it is there
@@ -274,11 +274,6 @@ class LeanServer:
             stream.receiver = NOBODY
             stream.end(_UNKNOWN_METHOD if head.is_grpc else _NOT_GRPC)
             return
-        refused = method.refusal(head.timeout_s)
-        if refused is not None:
-            stream.receiver = NOBODY
-            stream.end(self._refused(refused))
-            return
         streaming = method.handler.request_streaming or method.handler.response_streaming
         kind = StreamingCall if streaming else Call
         call = kind(stream, head, method, peer.name, self._most, self._room, peer.post, self._start, self._wait)
@@ -291,8 +286,12 @@ class LeanServer:
         if method.handler.request_streaming:
             self._start(call)
 
-    def _refused(self, status: grpc.Status) -> bytes:
-        """Return the headers of a refusal; many that follow each other are the same."""
+    def refusal(self, head: Head) -> bytes | None:
+        """Return how a call ends that is refused by its headers, or ``None``; many that follow each other end alike."""
+        method = self._methods.get(head.path)
+        status = None if method is None or not head.is_grpc else method.refusal(head.timeout_s)
+        if status is None:
+            return None
         if status is not self._said[0]:
             last = last_headers(status.code, status.details, status.trailing_metadata or ())
             self._said = status, encode((*START, *last))

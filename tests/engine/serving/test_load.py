@@ -97,6 +97,42 @@ def test_who_would_wait_beyond_the_deadline_is_refused_at_once() -> None:
     assert load.enter(make_call(Rank.FIRST, ends_s=2.1), 0.0) is None
 
 
+def _waited(load: Load, count: int, seconds: float) -> None:
+    """Let calls wait together, and be taken one by one, so long after each other: a call itself takes no time."""
+    for _ in range(count):
+        load.enter(make_call(), 0.0)
+    for number in range(count):
+        assert load.take((number + 1) * seconds) is not None
+        load.ended(0.0)
+
+
+def test_how_long_the_queue_takes_is_seen_from_those_who_waited() -> None:
+    """Between two calls others are refused, and the network is looked at: the queue is slower than its calls."""
+    load = make_load(max_concurrent=1_000)
+    busy(load)
+    _waited(load, 500, seconds=0.01)
+    for _ in range(100):
+        assert load.enter(make_call(ends_s=10.0), 9.0) is None  # so few are taken in a turn or two, as far as is known
+        if load.waiting == 64:
+            break
+    refused = load.enter(make_call(ends_s=9.5), 9.0)  # its turn comes in 0.65 s
+    assert refused is not None
+    assert refused[1].reason == "too_late"
+    assert refused[1].retry_s > 0.2
+    assert load.enter(make_call(ends_s=10.0), 9.0) is None
+    late = load.enter(make_call(ends_s=9.8), 9.0)  # with time to spare: what it waits for may take longer
+    assert late is not None
+
+
+def test_a_queue_that_moves_again_lets_in_who_can_wait() -> None:
+    load = make_load(max_concurrent=1_000)
+    busy(load)
+    _waited(load, 500, seconds=0.01)
+    _waited(load, 500, seconds=0.0001)
+    for _ in range(200):
+        assert load.enter(make_call(ends_s=9.5), 9.0) is None
+
+
 def test_while_a_thread_is_free_nobody_is_too_late() -> None:
     load = make_load(workers=2)
     busy(load, seconds=1_000.0)
@@ -181,6 +217,28 @@ def test_who_is_refused_by_headers_is_judged_by_its_own_deadline() -> None:
     assert refuses.of(10.0) is None  # also where that is later than what callers get that set none
     assert refuses.of(1.0) is not None
     assert refuses.of(math.inf) is not None
+
+
+def test_what_one_was_told_holds_for_others_only_while_there_is_no_more_room() -> None:
+    load = make_load(max_concurrent=3)
+    busy(load, seconds=3.0)
+    refuses = EarlyRefusal(load, threading.Lock(), MemoryObserver(), 60.0, Rank.LAST, "Decide")
+    said = refuses.of(1.0)
+    assert said is not None
+    assert refuses.of(2.0) is said  # its turn would come in 3 s
+    assert refuses.of(10.0) is None
+    assert refuses.of(1.0) is not None
+    for _ in range(2):
+        load.enter(make_call(), 0.0)
+    assert refuses.of(math.inf) is not None
+    assert refuses.of(20.0) is not None  # no places are left, whatever its deadline
+    load.take()
+    load.ended(None)
+    assert refuses.of(20.0) is None
+    load.take()
+    load.ended(None)
+    load.ended(None)
+    assert refuses.of(0.001) is None
 
 
 def _call(refused: tuple[Call, Overloaded] | None) -> Call | None:

@@ -44,9 +44,13 @@ class Talk:
 
     def __init__(self) -> None:
         self.calls: dict[int, Seen] = {}
-        self.connection = Connection[list[Header]](lambda headers: headers, self._begin)
+        self.refusal: bytes | None = None
+        self.connection = Connection[list[Header]](lambda headers: headers, self._begin, self._refuse)
         self.connection.receive(frames.PREFACE + frame(frames.SETTINGS, 0, 0))
         self.sent()
+
+    def _refuse(self, headers: list[Header]) -> bytes | None:
+        return self.refusal
 
     def _begin(self, stream: Stream, headers: list[Header]) -> None:
         assert headers == [(b":path", b"/a.B/C")]
@@ -210,7 +214,9 @@ def test_what_http2_does_not_allow_ends_the_connection(before: Callable[[Talk], 
 
 def test_who_speaks_something_else_is_told_at_its_first_word() -> None:
     with pytest.raises(ProtocolError, match="does not begin"):
-        Connection[list[Header]](lambda headers: headers, lambda stream, headers: None).receive(b"GET / HTTP/1.1\r\n")
+        Connection[list[Header]](lambda headers: headers, lambda stream, headers: None, _taken).receive(
+            b"GET / HTTP/1.1\r\n"
+        )
 
 
 def test_calls_that_are_begun_and_taken_back_without_end_end_the_connection() -> None:
@@ -227,7 +233,7 @@ def test_calls_that_are_begun_and_taken_back_without_end_end_the_connection() ->
 
 @given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 255), st.integers(0, 5), st.binary(max_size=20))))
 def test_no_frames_break_it(said: list[tuple[int, int, int, bytes]]) -> None:
-    connection = Connection[list[Header]](lambda headers: headers, _answer)
+    connection = Connection[list[Header]](lambda headers: headers, _answer, _taken)
     connection.receive(frames.PREFACE)
     with contextlib.suppress(ProtocolError):
         for part in said:
@@ -236,3 +242,38 @@ def test_no_frames_break_it(said: list[tuple[int, int, int, bytes]]) -> None:
 
 def _answer(stream: Stream, headers: list[Header]) -> None:
     stream.receiver = Seen(stream)
+
+
+def _taken(_headers: list[Header]) -> None:
+    return None
+
+
+def test_a_call_that_is_refused_by_its_headers_leaves_nothing_behind() -> None:
+    talk = Talk()
+    talk.refusal = HEAD
+    begun = frame(frames.HEADERS, frames.END_HEADERS, 1, HEAD)
+    talk.say(begun, frame(frames.DATA, frames.END_STREAM, 1, b"what nobody reads"))
+    whole = frames.END_HEADERS | frames.END_STREAM
+    rest = struct.pack(">I", frames.NO_ERROR)  # need not come, but it may be on its way
+    assert talk.sent() == [(frames.HEADERS, whole, 1, HEAD), (frames.RST_STREAM, 0, 1, rest)]
+    assert (talk.connection.streams, talk.calls) == ({}, {})
+    talk.say(frame(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, 3, HEAD))
+    assert talk.sent() == [(frames.HEADERS, whole, 3, HEAD)]
+    talk.refusal = None
+    assert talk.open(5).stream.number == 5
+
+
+def test_the_body_of_refused_calls_is_given_back_to_the_window_of_all() -> None:
+    talk = Talk()
+    talk.refusal = HEAD
+    size, given = 0, 0
+    for number in range(1, 201, 2):
+        talk.say(frame(frames.HEADERS, frames.END_HEADERS, number, HEAD))
+        talk.say(frame(frames.DATA, frames.END_STREAM, number, bytes(frames.MOST)))
+        size += frames.MOST
+        given += sum(
+            int.from_bytes(content, "big")
+            for kind, _, stream, content in talk.sent()
+            if (kind, stream) == (frames.WINDOW_UPDATE, 0)
+        )
+    assert size - CONNECTION_WINDOW // 2 <= given <= size
