@@ -157,7 +157,7 @@ def test_keys_lie_in_the_partitions_of_the_cluster(world: World) -> None:
     found = {record.key: n for n in range(PARTITIONS) for record in world.cluster.read(OUTCOMES, n)}
     assert len(set(found.values())) == PARTITIONS
     for message in direct:
-        assert world.cluster.place(message)[1].partition == found[message.key]
+        assert world.cluster.place(message).partition == found[message.key]
 
 
 def test_nothing_is_lost_or_out_of_order_while_the_cluster_comes_and_goes(world: World) -> None:
