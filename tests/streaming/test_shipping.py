@@ -322,7 +322,7 @@ def test_the_end_in_a_hurry_does_not_wait(world: World) -> None:
 def test_a_full_spool_says_so_and_what_it_has_still_arrives(world: World) -> None:
     world.cluster.away = True
     sent = 0
-    with world.shipping(max_bytes=2**20) as shipping:
+    with world.shipping(max_bytes=2**19) as shipping:
         with pytest.raises(LogError, match=r"spool is full.*log\.spool_max_bytes"):  # noqa: PT012
             while True:
                 shipping.append(decisions(*range(sent, sent + 100)))
