@@ -13,6 +13,7 @@ import fcntl
 import os
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -88,12 +89,11 @@ class EmbeddedLog:
 
         Each call is a transaction, and with ``fsync`` a flush of the disk: append many records at a time.
         """
-        batches: dict[WriterFile, list[tuple[Place, Message]]] = {}
+        batches: defaultdict[Place, list[Message]] = defaultdict(list)
         for message in messages:
-            file, place = self.place(message)
-            batches.setdefault(file, []).append((place, message))
-        for file, batch in batches.items():
-            file.write(batch, {})
+            batches[self.place(message)].append(message)
+        for writer in {place.topic.writer: None for place in batches}:
+            self.write(writer, {place: batch for place, batch in batches.items() if place.topic.writer == writer}, {})
 
     def transaction(self, writer: str) -> EmbeddedTransaction:
         """Open a transaction of a writer; nothing is locked before its block ends."""
@@ -176,16 +176,18 @@ class EmbeddedLog:
         file, place = self._place(partition.topic, partition.partition)
         return file.remaining(place, start)
 
-    def place(self, message: Message) -> tuple[WriterFile, Place]:
+    def place(self, message: Message) -> Place:
         """Return where a message goes; raises ``LogError`` if it can go nowhere."""
-        _, places = self._topic(message.topic)
-        if places[0].topic.compacted and message.key is None:
-            raise LogError(f"topic {message.topic!r} is compacted, and a message for it has no key; give it one")
-        partition = partition_of(message.key, len(places)) if message.partition is None else message.partition
-        return self._place(message.topic, partition)
+        topic, key, _, _, _, partition = message
+        _, places = self._topics.get(topic) or self._topic(topic)
+        if key is None and places[0].topic.compacted:
+            raise LogError(f"topic {topic!r} is compacted, and a message for it has no key; give it one")
+        if partition is None:
+            return places[partition_of(key, len(places))]
+        return self._place(topic, partition)[1]
 
     def write(
-        self, writer: str, messages: Sequence[tuple[Place, Message]], offsets: Mapping[TopicPartition, int]
+        self, writer: str, batches: Mapping[Place, Sequence[Message]], offsets: Mapping[TopicPartition, int]
     ) -> None:
         """Commit a transaction: messages and offsets into the writer's file, together."""
         with self._guard:
@@ -193,7 +195,7 @@ class EmbeddedLog:
         if file is None:
             with self._creating():  # a group without topics of its own has no file until it commits
                 file = self._file(writer, create=True)
-        file.write(messages, offsets)
+        file.write(batches, offsets)
 
     def _place(self, topic: str, partition: int) -> tuple[WriterFile, Place]:
         file, places = self._topic(topic)
@@ -264,19 +266,19 @@ class EmbeddedTransaction:
         _check_name(writer)
         self._log = log
         self._writer = writer
-        self._messages: list[tuple[Place, Message]] = []
+        self._batches: defaultdict[Place, list[Message]] = defaultdict(list)
         self._offsets: dict[TopicPartition, int] = {}
 
     def send(self, message: Message) -> None:
         """Add a record; raises ``LogError`` for a topic of another writer."""
-        _, place = self._log.place(message)
+        place = self._log.place(message)
         owner = place.topic.writer
         if owner != self._writer:
             raise LogError(
                 f"topic {message.topic!r} belongs to writer {owner!r}, and this is a transaction of {self._writer!r}; "
                 "send to its own topics, or append outside"
             )
-        self._messages.append((place, message))
+        self._batches[place].append(message)
 
     def commit_offsets(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Add the offsets at which the writer's group goes on."""
@@ -288,8 +290,8 @@ class EmbeddedTransaction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and (self._messages or self._offsets):
-            self._log.write(self._writer, self._messages, self._offsets)
+        if kind is None and (self._batches or self._offsets):
+            self._log.write(self._writer, self._batches, self._offsets)
 
 
 def _check_name(name: str) -> None:

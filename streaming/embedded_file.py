@@ -1,9 +1,13 @@
 """One file of the embedded log: the topics of one writer and the committed offsets of its group, in SQLite.
 
-Layout (format 1): ``topics`` holds the declarations, ``ends`` the next offset of each partition (so that an
-offset is never given twice, even after every record was removed), ``offsets`` the group's positions, and
-``records_<topic>_<partition>`` the records. One table for each partition keeps the primary key growing, which is
-the cheapest way SQLite can insert; a compacted topic has a unique key besides.
+Layout (format 2): ``topics`` holds the declarations, ``ends`` the next offset of each partition (so that an
+offset is never given twice, even after every record was removed), and ``offsets`` the group's positions. Each partition
+has a table, which keeps the primary key growing: the cheapest way SQLite can insert. ``records_<topic>_<partition>`` of
+a compacted topic has a row for each key. ``blocks_<topic>_<partition>`` of any other one has a row for each block of
+records (:mod:`streaming.block`), at the offset of its first; or for one record, that has no ``size``.
+
+In format 1 each record of any topic was a row. Such a file is taken over when it is opened: its tables are renamed, and
+their rows stay as they are.
 """
 
 from __future__ import annotations
@@ -12,19 +16,21 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, groupby
 from json.encoder import encode_basestring_ascii
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from engine.errors import LogError
+from streaming.block import BlockReader, blocks
 from streaming.log import Header, Message, Record, Topic, TopicPartition
 
 APPLICATION_ID = 0x4C454557  # "LEEW", so that no other program's database is taken for a log
-FORMAT = 1
+FORMAT = 2
 MOST_PARTITIONS = 65_536  # of a topic; a file that names more is damaged
 BUSY_TIMEOUT_S = 30.0
 EXPIRE_BATCH = 1_000
@@ -33,6 +39,10 @@ _WAL_LIMIT_BYTES = 64 * 1024 * 1024
 #: to get it back: a statement for each row would cost more than what it does. Few sizes, so that few are prepared.
 _ROWS = (64, 16, 4, 1)
 _STATEMENTS = 512  # prepared ones that a connection keeps
+#: The rows of an offset (?1) and of those behind it. The first may be a block that begins before it.
+_FROM = (
+    "offset >= coalesce((SELECT max(offset) FROM {0} WHERE offset <= ?1), ?1) AND (offset >= ?1 OR offset + size > ?1)"
+)
 
 _SCHEMA = """
 CREATE TABLE topics (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
@@ -101,7 +111,23 @@ class Place:
     @property
     def table(self) -> str:
         """Name of the table that holds the partition."""
-        return f"records_{self.number}_{self.partition}"
+        kind = "records" if self.topic.compacted else "blocks"
+        return f"{kind}_{self.number}_{self.partition}"
+
+    @property
+    def rows(self) -> str:
+        """What queries read: the table, in the form that all have."""
+        return f"(SELECT *, NULL AS size, NULL AS oldest_ms FROM {self.table})" if self.topic.compacted else self.table
+
+
+class _Row(NamedTuple):
+    """What a row holds: ``size`` records from ``offset`` on, of which the first ``seen`` are looked at."""
+
+    offset: int
+    size: int
+    oldest_ms: int
+    newest_ms: int
+    seen: int
 
 
 def create_file(path: Path) -> None:
@@ -186,11 +212,33 @@ class WriterFile:
             raise LogError(
                 f"{self.path}: is no file of Leeway's log; move it away, or name another directory for the log"
             )
-        if version != FORMAT:
+        if version == 1:
+            self._take_over()
+        elif version != FORMAT:
             raise LogError(
                 f"{self.path}: has format {version}, and this version of Leeway reads format {FORMAT}; "
                 "install the Leeway that wrote it"
             )
+
+    def _take_over(self) -> None:
+        """Make a file of format 1 one of this format; a process of that time does not find its tables any more."""
+        connection = self._reader
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute("PRAGMA user_version").fetchone() == (1,):  # and no other process was faster
+                topics = connection.execute("SELECT id, partitions FROM topics WHERE NOT compacted").fetchall()
+                with sound():
+                    tables = [f"{number}_{partition}" for number, count in topics for partition in range(count)]
+                for table in tables:
+                    connection.execute(f"ALTER TABLE records_{table} RENAME TO blocks_{table}")
+                    for column in ("size", "oldest_ms"):
+                        connection.execute(f"ALTER TABLE blocks_{table} ADD COLUMN {column} INTEGER")
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -246,7 +294,12 @@ class WriterFile:
                 (topic.name, topic.partitions, topic.retention_ms, int(topic.compacted)),
             ).lastrowid
             assert number is not None
-            columns = "key BLOB NOT NULL UNIQUE, value BLOB NOT NULL" if topic.compacted else "key BLOB, value BLOB"
+            # What tells of a block stands before it: SQLite finds what is behind a large value by reading all of it.
+            columns = (
+                "key BLOB NOT NULL UNIQUE, value BLOB NOT NULL"
+                if topic.compacted
+                else "size INTEGER, oldest_ms INTEGER, key BLOB, value BLOB"
+            )
             for partition in range(topic.partitions):
                 table = Place(topic, number, partition).table
                 connection.execute(
@@ -260,11 +313,8 @@ class WriterFile:
         with self._writing(f"change topic {topic.name!r}") as connection:
             connection.execute("UPDATE topics SET retention_ms = ? WHERE name = ?", (topic.retention_ms, topic.name))
 
-    def write(self, messages: Iterable[tuple[Place, Message]], offsets: Mapping[TopicPartition, int]) -> None:
+    def write(self, batches: Mapping[Place, Sequence[Message]], offsets: Mapping[TopicPartition, int]) -> None:
         """Append messages and store offsets of the group in one transaction."""
-        batches: dict[Place, list[Message]] = {}
-        for place, message in messages:
-            batches.setdefault(place, []).append(message)
         with self._writing("append records") as connection:
             if batches:
                 starts = _ends(connection)
@@ -286,20 +336,32 @@ class WriterFile:
 
     def fetch(self, place: Place, start: int, limit: int) -> list[Record]:
         """Return up to ``limit`` records of a partition from offset ``start`` on."""
-        name = place.topic.name
-        with self._reading(f"read topic {name!r}") as connection:
-            rows = connection.execute(
-                f"SELECT offset, timestamp_ms, key, value, headers FROM {place.table} "
-                "WHERE offset >= ? ORDER BY offset LIMIT ?",
-                (start, limit),
-            ).fetchall()
-            with sound():
-                return [
-                    Record(
-                        name, place.partition, offset, timestamp, key, value, _headers_from(headers) if headers else ()
-                    )
-                    for offset, timestamp, key, value, headers in rows
-                ]
+        name, partition = place.topic.name, place.partition
+        rows = (
+            f"SELECT offset, size, timestamp_ms, key, value, headers FROM {place.rows} "
+            f"WHERE {_FROM.format(place.rows)} ORDER BY offset LIMIT ?2"
+        )
+        records: list[Record] = []
+        reader = BlockReader()
+        with (
+            self._reading(f"read topic {name!r}") as connection,
+            sound(),
+            closing(connection.execute(rows, (start, limit))) as found,
+        ):
+            for offset, size, timestamp, key, value, headers in found:
+                if size is None:
+                    its = _headers_from(headers) if headers else ()
+                    records.append(Record(name, partition, offset, timestamp, key, value, its))
+                else:
+                    first = max(start - offset, 0)
+                    wanted = reader.fields(value, size, first, first + limit - len(records))
+                    records += [
+                        Record(name, partition, at, time_ms, key, value, headers)
+                        for at, (time_ms, key, value, headers) in enumerate(wanted, start=offset + first)
+                    ]
+                if len(records) >= limit:
+                    break
+        return records
 
     def remaining(self, place: Place, start: int) -> int:
         """Return how many records of a partition have offset ``start`` or a greater one.
@@ -312,11 +374,12 @@ class WriterFile:
             if place.topic.compacted:
                 (count,) = connection.execute(f"SELECT count(*) FROM {table} WHERE offset >= ?", (start,)).fetchone()
             else:
-                (first, last) = connection.execute(
-                    f"SELECT (SELECT min(offset) FROM {table} WHERE offset >= ?), (SELECT max(offset) FROM {table})",
+                (first, end) = connection.execute(
+                    f"SELECT (SELECT offset FROM {table} WHERE {_FROM.format(table)} ORDER BY offset LIMIT 1), "
+                    f"(SELECT offset + coalesce(size, 1) FROM {table} ORDER BY offset DESC LIMIT 1)",
                     (start,),
                 ).fetchone()
-                count = 0 if first is None else last - first + 1
+                count = 0 if first is None else end - max(first, start)
         return int(count)
 
     def ends(self, topic: str) -> dict[int, int]:
@@ -348,29 +411,38 @@ class WriterFile:
         """
         removed = 0
         for place in (place for places in self.topics().values() for place in places):
-            if place.topic.compacted or place.topic.retention_ms is None:
-                continue
-            oldest = f"SELECT offset, timestamp_ms FROM {place.table} ORDER BY offset LIMIT {EXPIRE_BATCH}"
-            expired = f"SELECT offset FROM ({oldest}) WHERE timestamp_ms < ?"
-            limit = (now_ms - place.topic.retention_ms,)
-            action = f"expire topic {place.topic.name!r}"
-            with self._reading(action) as connection:  # nothing to remove: the writer is not disturbed
-                if connection.execute(f"{expired} LIMIT 1", limit).fetchone() is None:
-                    continue
-            with self._writing(action) as connection:
-                removed += connection.execute(f"DELETE FROM {place.table} WHERE offset IN ({expired})", limit).rowcount
+            retention_ms = place.topic.retention_ms
+            if not place.topic.compacted and retention_ms is not None:
+                removed += self._expire_place(place, now_ms - retention_ms)
         return removed
+
+    def _expire_place(self, place: Place, limit_ms: int) -> int:
+        return self._remove(place, "expire", lambda _, time_ms: time_ms < limit_ms)
 
     def delete_before(self, place: Place, offset: int) -> int:
         """Remove at most ``EXPIRE_BATCH`` records of a partition with offsets less than ``offset``; return how many."""
-        action = f"delete records of topic {place.topic.name!r}"
-        old = f"SELECT offset FROM {place.table} WHERE offset < ? ORDER BY offset"
-        with self._reading(action) as connection:  # nothing to remove: the writer is not disturbed
-            if connection.execute(f"{old} LIMIT 1", (offset,)).fetchone() is None:
+        return self._remove(place, "delete records of", lambda its, _: its < offset)
+
+    def _remove(self, place: Place, action: str, old: Callable[[int, int], bool]) -> int:
+        """Remove what is old among the first ``EXPIRE_BATCH`` records of a partition; return how many.
+
+        ``old`` is asked with an offset and a time. If it is true of some, it is of those that are less in both.
+        """
+        action = f"{action} topic {place.topic.name!r}"
+        with self._reading(action) as connection, sound():  # nothing to remove: the writer is not disturbed
+            if not any(old(row.offset, row.oldest_ms) for row in _first_rows(connection, place)):
                 return 0
-        batch = f"DELETE FROM {place.table} WHERE offset IN ({old} LIMIT {EXPIRE_BATCH})"
-        with self._writing(action) as connection:
-            return connection.execute(batch, (offset,)).rowcount
+        with self._writing(action) as connection, sound():
+            rows = [row for row in _first_rows(connection, place) if old(row.offset, row.oldest_ms)]
+            kept = [record for row in rows for record in _young(connection, place, row, old)]
+            offsets = json.dumps([row.offset for row in rows])
+            connection.execute(
+                f"DELETE FROM {place.table} WHERE offset IN (SELECT value FROM json_each(?))", (offsets,)
+            )
+            for _, run in groupby(enumerate(kept), lambda its: its[1][0] - its[0]):  # whose offsets follow each other
+                (first, *_), messages = zip(*[record for _, record in run], strict=True)
+                _insert_blocks(connection, place, messages, first)
+            return sum([row.size for row in rows]) - len(kept)
 
     def used_bytes(self) -> int:
         """Return how many bytes of the file are in use; what was removed is free for later records."""
@@ -400,14 +472,62 @@ def _ends(connection: sqlite3.Connection) -> dict[tuple[int, int], int]:
     return {(topic, partition): end for topic, partition, end in json.loads(listed)}
 
 
-def _append(connection: sqlite3.Connection, place: Place, batch: list[Message], start: int) -> None:
-    table = place.table
+def _first_rows(connection: sqlite3.Connection, place: Place) -> list[_Row]:
+    """Return the rows with the first ``EXPIRE_BATCH`` records of a partition."""
+    rows: list[_Row] = []
+    left = EXPIRE_BATCH
+    query = (
+        "SELECT offset, coalesce(size, 1), coalesce(oldest_ms, timestamp_ms), timestamp_ms "
+        f"FROM {place.rows} ORDER BY offset LIMIT {EXPIRE_BATCH}"
+    )
+    with closing(connection.execute(query)) as found:
+        for offset, size, oldest_ms, newest_ms in found:
+            rows.append(_Row(offset, size, oldest_ms, newest_ms, min(size, left)))
+            left -= size
+            if left <= 0:
+                break
+    return rows
+
+
+def _young(
+    connection: sqlite3.Connection, place: Place, row: _Row, old: Callable[[int, int], bool]
+) -> list[tuple[int, Message]]:
+    """Return the records of a row that are to stay, with their offsets."""
+    if row.seen == row.size and old(row.offset + row.size - 1, row.newest_ms):
+        return []
+    (data,) = connection.execute(f"SELECT value FROM {place.table} WHERE offset = ?", (row.offset,)).fetchone()
+    return [
+        (offset, Message(place.topic.name, key, value, time_ms, headers))
+        for offset, (time_ms, key, value, headers) in enumerate(
+            BlockReader().fields(data, row.size, 0, row.size), start=row.offset
+        )
+        if offset >= row.offset + row.seen or not old(offset, time_ms)
+    ]
+
+
+def _append(connection: sqlite3.Connection, place: Place, batch: Sequence[Message], start: int) -> None:
+    if not place.topic.compacted:
+        _insert_blocks(connection, place, batch, start)
+        return
     rows = [(start + index, m.timestamp_ms, m.key, m.value, _headers_to(m.headers)) for index, m in enumerate(batch)]
-    if place.topic.compacted:
-        last = {row[2]: row for row in rows}  # of several records of a key in one batch only the last will be seen
-        connection.executemany(f"DELETE FROM {table} WHERE key = ?", [(key,) for key in last])
-        rows = sorted(row for row in last.values() if row[3] is not None)
-    _insert(connection, f"INSERT INTO {table} VALUES", rows)
+    last = {row[2]: row for row in rows}  # of several records of a key in one batch only the last will be seen
+    connection.executemany(f"DELETE FROM {place.table} WHERE key = ?", [(key,) for key in last])
+    kept = sorted(row for row in last.values() if row[3] is not None)
+    _insert(connection, f"INSERT INTO {place.table} VALUES", kept)
+
+
+def _insert_blocks(connection: sqlite3.Connection, place: Place, messages: Sequence[Message], start: int) -> None:
+    """Insert records whose offsets follow each other from ``start`` on."""
+    rows: list[tuple[object, ...]] = []
+    if len(messages) == 1:  # as a row of its own it is read faster
+        [(_, key, value, time_ms, headers, _)] = messages
+        rows.append((start, None, None, time_ms, key, value, _headers_to(headers)))
+    else:
+        for size, oldest_ms, newest_ms, data in blocks(messages):
+            rows.append((start, size, oldest_ms, newest_ms, None, data, None))
+            start += size
+    columns = "offset, size, oldest_ms, timestamp_ms, key, value, headers"
+    _insert(connection, f"INSERT INTO {place.table} ({columns}) VALUES", rows)
 
 
 def _insert(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:

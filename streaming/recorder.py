@@ -13,7 +13,7 @@ from engine.errors import LogError
 from engine.records import Decision, Outcome
 from engine.sealed import SealedDecision
 from streaming.log import Message
-from streaming.wire import message_of
+from streaming.wire import sized_message
 
 logger = logging.getLogger(__name__)
 
@@ -88,10 +88,14 @@ class LogRecorder:
     def record(self, records: Sequence[Decision | SealedDecision | Outcome]) -> Future[None]:
         """Queue records; see ``engine.serving.seams.Recorder``."""
         future: Future[None] = _DONE if self._at_once else Future()
-        messages = [message_of(record) for record in records]
-        sizes = [_size(message) for message in messages]
+        messages, sizes = [], []
+        for record in records:
+            message, size = sized_message(record)
+            messages.append(message)
+            sizes.append(size)
+        total = sum(sizes)
         with self._condition:
-            problem = self._problem(sizes)
+            problem = self._problem(sizes, total)
             if problem is not None:
                 refused: Future[None] = Future()
                 refused.set_exception(LogError(problem))
@@ -99,12 +103,12 @@ class LogRecorder:
             if not self._queue:
                 self._condition.notify()
             self._queue += messages
-            self._bytes += sum(sizes)
+            self._bytes += total
             if not self._at_once:
                 self._waiting.append(future)
         return future
 
-    def _problem(self, sizes: Sequence[int]) -> str | None:
+    def _problem(self, sizes: Sequence[int], total: int) -> str | None:
         limits = self._limits
         if self._closed.is_set():
             return "the log is closed: the server is shutting down; retry elsewhere"
@@ -112,7 +116,7 @@ class LogRecorder:
             return f"a record of {max(sizes)} bytes is larger than log.max_message_bytes ({limits.record_bytes})"
         if len(self._queue) + len(sizes) > limits.records:
             return f"{len(self._queue)} records wait to be written already; slow down and retry"
-        if self._bytes + sum(sizes) > limits.bytes:
+        if self._bytes + total > limits.bytes:
             return f"{self._bytes} bytes of records wait to be written already; slow down and retry"
         return None
 
@@ -174,10 +178,3 @@ def _done() -> Future[None]:
 
 #: What is answered at once shares one future: it has ended, and never changes.
 _DONE = _done()
-
-
-def _size(message: Message) -> int:
-    size = len(message.key or b"") + len(message.value or b"")
-    for name, value in message.headers:
-        size += len(name) + len(value)  # names are ASCII
-    return size

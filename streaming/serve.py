@@ -6,7 +6,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from engine.errors import SnapshotError
 from engine.policy import Policy, initial_policy
 from engine.recommender.policy import RecommenderPolicy, initial_recommender
 from engine.recommender.store import RecommenderStore
-from engine.records import MODE_ONLINE, Decision, fallback_name
+from engine.records import FALLBACK_REASON_NONE, MODE_ONLINE, Decision, fallback_name
 from engine.sealed import SealedDecision
 from engine.serving.admin import AdminServicer
 from engine.serving.limits import Limits
@@ -94,6 +94,13 @@ class MetricsObserver(Observer):
             if agreed is not None:
                 self._metrics.apprentice_compared.labels(point).inc()
                 self._metrics.apprentice_agreed.labels(point).inc(agreed)
+
+    def sealed(self, point: str, made: Sequence[SealedDecision]) -> None:
+        """Count decisions of one point."""
+        self._decisions(point, FALLBACK_REASON_NONE).inc(len(made))
+        observe = self._propensities(point).observe
+        for decision in made:
+            observe(decision.propensity)
 
     def unrecorded(self, point: str) -> None:
         """Count a decision that is not in the log."""

@@ -42,9 +42,25 @@ class UnreadableError(ValueError):
 
 def message_of(record: Decision | SealedDecision | Outcome) -> Message:
     """Return how a record goes to the log: key is the decision id, so that a decision and its outcomes meet."""
+    return sized_message(record)[0]
+
+
+def sized_message(record: Decision | SealedDecision | Outcome) -> tuple[Message, int]:
+    """Return what :func:`message_of` does, and how many bytes key, value and headers have together."""
     if isinstance(record, SealedDecision):
-        headers = _headers(_DECISION, record.decision_id, record.decision_point, record.time_ms)
-        return Message(DECISIONS, record.decision_id.encode(), record.data, record.time_ms, headers)
+        identity, time_ms = record.decision_id.encode(), record.time_ms
+        common, size = _common(_DECISION, record.decision_point)
+        time, time_size = _time(time_ms)
+        message = Message(DECISIONS, identity, record.data, time_ms, (*common, ("ce_id", identity), *time))
+        return message, size + time_size + 2 * len(identity) + len(record.data)
+    message = _message(record)
+    size = len(message.key or b"") + len(message.value or b"")
+    for name, value in message.headers:
+        size += len(name) + len(value)  # names are ASCII
+    return message, size
+
+
+def _message(record: Decision | Outcome) -> Message:
     decision_id, point, time_ms = record.decision_id, record.decision_point, record.time_ms
     if isinstance(record, Decision):
         topic, headers = DECISIONS, _headers(_DECISION, decision_id, point, time_ms)
@@ -124,17 +140,27 @@ def _place(outcome: Outcome) -> str:
 
 def _headers(kind: Header, event_id: str, decision_point: str, time_ms: int) -> tuple[Header, ...]:
     # An event is known by source and id together: a decision, its outcomes and its feedback need ids of their own.
-    source, identity = _source(decision_point), ("ce_id", event_id.encode())
-    second = _second(time_ms // 1_000)
-    if second is None:  # the attribute is optional, and a wrong clock must stop no record
-        return (_CONTENT_TYPE, _SPECVERSION, kind, source, identity)
-    time: Header = ("ce_time", second + _FRACTIONS[time_ms % 1_000])
-    return (_CONTENT_TYPE, _SPECVERSION, kind, source, identity, time)
+    common, _ = _common(kind, decision_point)
+    time, _ = _time(time_ms)
+    return (*common, ("ce_id", event_id.encode()), *time)
 
 
 @lru_cache(maxsize=1_024)
-def _source(decision_point: str) -> Header:
-    return "ce_source", f"/leeway/{decision_point}".rstrip("/").encode()
+def _common(kind: Header, decision_point: str) -> tuple[tuple[Header, ...], int]:
+    """Return the headers that all events of a kind and a decision point have, and the bytes of these and of a name."""
+    source: Header = ("ce_source", f"/leeway/{decision_point}".rstrip("/").encode())
+    headers = (_CONTENT_TYPE, _SPECVERSION, kind, source)
+    return headers, len("ce_id") + sum(len(name) + len(value) for name, value in headers)
+
+
+@lru_cache(maxsize=64)  # what is recorded at one time has one header, and the log writes that once
+def _time(time_ms: int) -> tuple[tuple[Header, ...], int]:
+    """Return the header of a time, and its bytes."""
+    second = _second(time_ms // 1_000)
+    if second is None:  # the attribute is optional, and a wrong clock must stop no record
+        return (), 0
+    value = second + _FRACTIONS[time_ms % 1_000]
+    return (("ce_time", value),), len("ce_time") + len(value)
 
 
 @lru_cache(maxsize=4_096)
@@ -199,4 +225,13 @@ def _not_protobuf(kind: str, value: bytes, error: DecodeError) -> str:
     return f"the value is no {kind} in Protobuf ({error}){hint}"
 
 
-__all__ = ["JSON", "PROTOBUF", "UnreadableError", "feedback_headers", "message_of", "read_decision", "read_outcome"]
+__all__ = [
+    "JSON",
+    "PROTOBUF",
+    "UnreadableError",
+    "feedback_headers",
+    "message_of",
+    "read_decision",
+    "read_outcome",
+    "sized_message",
+]

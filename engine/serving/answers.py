@@ -207,8 +207,7 @@ class Answers:
             if recording.exception() is None:
                 queued = perf_counter_ns()
                 activity.count_policys(len(made))
-                for decision in made:
-                    self._observer.decision(decision)
+                self._observer.sealed(name, made)
                 self._times.add(RECORD, (began, queued, queued), len(made))
                 return [decision.answer for decision in made]
             if len(made) > 1:  # one of them may be what the log cannot take, or all together too many

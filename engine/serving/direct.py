@@ -143,7 +143,7 @@ class Direct:
         was_scored = perf_counter_ns()
         p = self.policy.pmf(prediction, actions.available)
         was_explored = perf_counter_ns()
-        made = self._seal(request, written, decision_id, now_ms, prediction.mean, p)
+        made = self._seal(request, written, decision_id, now_ms, _doubles(prediction.mean), p.tolist(), _doubles(p))
         times.add(0, (began, was_encoded, was_scored, was_explored, perf_counter_ns()))
         return made
 
@@ -175,9 +175,14 @@ class Direct:
         free = None if every else [actions.available for actions in all_actions]
         vectors = self.policy.pmf_each(together, ends, free)
         was_explored = perf_counter_ns()
+        row = np.concatenate(vectors)
+        scores, vector, probabilities = _doubles(together.mean), row.tolist(), _doubles(row)
         begin = 0
-        for (place, (written, _)), end, p in zip(read, ends, vectors, strict=True):
-            made[place] = self._seal(requests[place], written, ids[place], now_ms, together.mean[begin:end], p)
+        for (place, (written, _)), end in zip(read, ends, strict=True):
+            its = slice(8 * begin, 8 * end)
+            made[place] = self._seal(
+                requests[place], written, ids[place], now_ms, scores[its], vector[begin:end], probabilities[its]
+            )
             begin = end
         times.add(0, (began, was_encoded, was_scored, was_explored, perf_counter_ns()), len(read))
         return made
@@ -219,13 +224,12 @@ class Direct:
         written: _Written,
         decision_id: str,
         now_ms: int,
-        scores: Float64,
-        p: Float64,
+        scores: bytes,
+        vector: list[float],
+        probabilities: bytes,
     ) -> SealedDecision:
-        """Draw, and write the record and the answer."""
-        vector: list[float] = p.tolist()
+        """Draw, and write the record and the answer; ``probabilities``: the vector as it is written."""
         chosen = draw(decision_id, self._salt, vector)
-        probabilities = _doubles(p)
         context, packed = request.context, request.packed_actions
         identity = decision_id.encode()
         begin = head(_ID, len(identity)) + identity
@@ -244,7 +248,7 @@ class Direct:
                 probabilities,
                 written.chosen[chosen],
                 head(_SCORES, written.size),
-                _doubles(scores),
+                scores,
                 self._end,
                 _DEFERRED if request.defer_activation else b"",
             )

@@ -36,6 +36,9 @@ class Observer(Protocol):
     def decision(self, decision: Decision | SealedDecision) -> None:
         """Note that a decision was made and answered."""
 
+    def sealed(self, point: str, made: Sequence[SealedDecision]) -> None:
+        """Note decisions of one point, each as :meth:`decision` says of one."""
+
     def unrecorded(self, point: str) -> None:
         """Note that a decision was answered that is not in the log."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 #: Blocks of Python that run as they are, in the order of their page and in one namespace for each.
 PYTHON = {
     "docs/adr/0002-embedded-log-on-sqlite.md",
+    "docs/adr/0017-blocks-in-the-embedded-log.md",
     "docs/add-an-algorithm.md",
     "docs/drift.md",
     "docs/exploration.md",

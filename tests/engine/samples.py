@@ -160,6 +160,11 @@ class MemoryObserver:
         """Remember a decision."""
         self.decisions.append(decision.decision() if isinstance(decision, SealedDecision) else decision)
 
+    def sealed(self, point: str, made: Sequence[SealedDecision]) -> None:
+        """Remember decisions."""
+        assert all(decision.decision_point == point for decision in made)
+        self.decisions += [decision.decision() for decision in made]
+
     def unrecorded(self, point: str) -> None:
         """Remember where."""
         self.unrecorded_at.append(point)

@@ -20,17 +20,19 @@ from engine.oracles.forest import Forest
 from engine.recommender.store import pack_recommender, read_recommender
 from engine.serving.tokens import new_token, read_access
 from engine.store import PolicyStore, pack_policy, read_policy
+from streaming.block import BlockReader, blocks
 from streaming.catalogues import read_catalogue, read_table, save_catalogue
 from streaming.config import load_config
 from streaming.embedded import EmbeddedLog
 from streaming.learner import LearnerRole
-from streaming.log import Message
+from streaming.log import Message, Record
 from streaming.spool import Spool
 from streaming.topics import DECISIONS, topics
 from tests.engine import samples
 from tests.engine.recommender import shop
 from tests.engine.test_forest import trained
 from tests.fuzz.harness import Harness
+from tests.streaming.format_one import write_format_one
 from tests.streaming.samples import NAME, POINT, append, feedback, opened
 from tests.training import feedback as archived
 from training.archive import ArchiveReader, ArchiveWriter
@@ -170,6 +172,30 @@ def _log_file() -> Path:
 
 def _log_path() -> Path:
     return next(path for path in sorted(_log_file().glob("*.sqlite")) if path.stat().st_size > 4_096)
+
+
+def _log_seeds() -> Sequence[bytes]:
+    """Return a file of today, and one as format 1 had it."""
+    today = _log_path()
+    records = [Record(DECISIONS, 0, n, 1_000, b"d%d" % n, b"value", (("x", b"y"),)) for n in range(20)]
+    with tempfile.TemporaryDirectory() as folder:
+        old = Path(folder) / today.name
+        own = [topic for topic in topics(1, 10**13) if topic.writer == today.stem]
+        write_format_one(old, own, records, {})
+        return [today.read_bytes(), old.read_bytes()]
+
+
+def _block(data: bytes, _folder: Path) -> None:
+    """Read a block of as many records as the first four bytes say."""
+    size = int.from_bytes(data[:4], "little", signed=True)
+    for last in (1, size):
+        list(BlockReader().fields(data[4:], size, 0, last))
+
+
+def _block_seeds() -> Sequence[bytes]:
+    plain = [Message("t", b"d%d" % n, b"value", 1_000 + n) for n in range(5)]
+    full = [Message("t", None, b"value", n, (("x", b"y"), ("n", b"%d" % n))) for n in range(5)]
+    return [block.size.to_bytes(4, "little") + block.data for its in (plain, full) for block in blocks(its)]
 
 
 def _log(data: bytes, folder: Path) -> None:
@@ -316,7 +342,8 @@ HARNESSES = (
         "table_jsonl", lambda: [b'{"item_id": "i1", "price": 1.5, "look": [1, 2]}\n'], _table(".jsonl"), (LeewayError,)
     ),
     Harness("checkpoint", lambda: _members(_checkpoint_path(_learned()).read_bytes()), _checkpoint, mutations=25),
-    Harness("log", lambda: [_log_path().read_bytes()], _log, (LogError,), 40),
+    Harness("log", _log_seeds, _log, (LogError,), 60),
+    Harness("block", _block_seeds, _block, (ValueError,), 1_000),
     Harness("spool", lambda: [_spool_path().read_bytes()], _spool, (LogError,), 30),
     Harness("manifest", lambda: [(_archive() / "_manifest.json").read_bytes()], _manifest, (LogError,), 100),
     Harness(

@@ -21,6 +21,7 @@ from engine.errors import ConfigError
 from engine.oracles import LinearOracle
 from engine.records import MODE_APPRENTICE, Action, Decision, Features, Feedback
 from engine.replay import mismatch, shadow_mismatch
+from engine.sealed import SealedDecision
 from engine.serving.service import DecisionService
 from monitoring.metrics import ServingMetrics
 from streaming.cli import main
@@ -158,6 +159,22 @@ def test_the_metrics_count_it() -> None:
         return registry.get_sample_value(f"leeway_{name}_total", {"decision_point": NAME})
 
     assert (value("callers_decisions"), value("apprentice_compared"), value("apprentice_agreed")) == (3.0, 2.0, 1.5)
+
+
+def test_decisions_that_are_told_together_are_counted_as_those_told_one_by_one() -> None:
+    made = [SealedDecision(f"d{n}", NAME, 1, propensity, b"", b"") for n, propensity in enumerate([0.05, 0.25, 1.0])]
+    together, each = CollectorRegistry(), CollectorRegistry()
+    MetricsObserver(ServingMetrics(together, [NAME])).sealed(NAME, made)
+    one_by_one = MetricsObserver(ServingMetrics(each, [NAME]))
+    for decision in made:
+        one_by_one.decision(decision)
+
+    def counted(registry: CollectorRegistry) -> list[tuple[str, dict[str, str], float]]:
+        samples = [sample for metric in registry.collect() for sample in metric.samples]
+        return [(s.name, s.labels, s.value) for s in samples if not s.name.endswith("_created")]
+
+    assert counted(together) == counted(each)
+    assert ("leeway_decisions_total", {"decision_point": NAME, "fallback": "none"}, 3.0) in counted(together)
 
 
 @pytest.mark.parametrize(

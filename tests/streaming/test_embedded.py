@@ -12,15 +12,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.errors import LogError
 from streaming.embedded import EmbeddedLog
-from streaming.embedded_file import EXPIRE_BATCH
+from streaming.embedded_file import EXPIRE_BATCH, FORMAT
 from streaming.log import Message, Record, Topic, TopicPartition
+from tests.streaming.format_one import write_format_one
 
 DECISIONS = Topic("decisions", "serving", 2, retention_ms=1_000)
 FEEDBACK = Topic("feedback", "join", 2, retention_ms=1_000)
@@ -326,6 +331,55 @@ def test_what_stands_before_an_offset_can_be_deleted_in_portions(log: EmbeddedLo
     assert log.ends("decisions") == {0: count, 1: count}
 
 
+_times = st.integers(0, 60)
+_appended = st.lists(_times, min_size=1, max_size=40)
+_steps = st.lists(
+    st.tuples(st.just("append"), _appended)
+    | st.tuples(st.sampled_from(["expire", "delete"]), st.integers(0, 100))
+    | st.tuples(st.just("reopen"), st.none()),
+    max_size=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(_steps, st.integers(0, 120), st.integers(0, 60))
+def test_what_is_removed_is_neither_more_nor_less_than_asked_for(
+    steps: list[tuple[str, Any]], start: int, count: int
+) -> None:
+    """In whatever portions the records came, and whatever was removed from among them."""
+    where = TopicPartition("t", 0)
+    topic = Topic("t", "w", 1, retention_ms=100)
+    kept: list[tuple[int, int]] = []  # offset and time
+    end = 0
+    with TemporaryDirectory() as folder, ExitStack() as opened:
+
+        def again() -> EmbeddedLog:
+            opened.close()
+            log = opened.enter_context(closing(EmbeddedLog(Path(folder), fsync=False)))
+            log.create([topic])
+            return log
+
+        log = again()
+        for step, what in steps:
+            if step == "append":
+                log.append([Message("t", None, b"%d" % n, n, (("n", b"%d" % n), ("x", b"x"))) for n in what])
+                kept += enumerate(what, start=end)
+                end += len(what)
+            elif step == "reopen":
+                log = again()
+            else:
+                remain = [(o, t) for o, t in kept if (t if step == "expire" else o) >= what]
+                removed = log.expire(100 + what) if step == "expire" else log.delete_records({where: what})
+                assert removed == len(kept) - len(remain)
+                kept = remain
+        records = log.read("t", 0, start, count)
+        wanted = [(offset, time_ms) for offset, time_ms in kept if offset >= start]
+        assert [(record.offset, record.timestamp_ms) for record in records] == wanted[:count]
+        assert all(record.value == b"%d" % record.timestamp_ms == record.headers[0][1] for record in records)
+        assert log.ends("t") == {0: end}
+        assert log.remaining(where, start) == (wanted[-1][0] - wanted[0][0] + 1 if wanted else 0)
+
+
 def test_compacted_topics_do_not_expire_and_need_keys(log: EmbeddedLog) -> None:
     log.append([Message("state", b"k", b"v", 0)])
     assert log.expire(DAY_MS) == 0
@@ -413,7 +467,7 @@ def _foreign(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute(f"PRAGMA user_version = {FORMAT + 1}")
 
 
 @pytest.mark.parametrize(
@@ -423,7 +477,7 @@ def _newer(path: Path) -> None:
         (_cut, "damaged"),
         (_empty, "no file of Leeway's log"),
         (_foreign, "no file of Leeway's log"),
-        (_newer, r"format 2.*format 1.*install"),
+        (_newer, rf"format {FORMAT + 1}.*format {FORMAT}.*install"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_named_and_harms_no_other(
@@ -442,6 +496,111 @@ def test_a_file_that_cannot_be_used_is_named_and_harms_no_other(
         again.append([Message("decisions", b"k", b"v", 0)])
         assert len(contents(again, DECISIONS)) == 1
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "value = substr(value, 1, length(value) - 1)",
+        "value = CAST('text' AS TEXT)",
+        "value = NULL",
+        "size = size + 1",
+        "size = 'many'",
+        "size = 1 << 60",
+    ],
+)
+def test_a_damaged_block_is_told_with_its_file(log: EmbeddedLog, tmp_path: Path, harm: str) -> None:
+    log.append([Message("decisions", None, b"%d" % n, n, partition=1) for n in range(5)])
+    with closing(sqlite3.connect(tmp_path / "log" / "serving.sqlite", isolation_level=None)) as file:
+        assert file.execute(f"UPDATE blocks_1_1 SET {harm}").rowcount == 1
+    for use in (
+        lambda: log.read("decisions", 1),
+        lambda: log.delete_records({TopicPartition("decisions", 1): 3}),
+        lambda: log.expire(1_003),
+    ):
+        with pytest.raises(LogError, match=r"serving\.sqlite: cannot .*; the file is damaged"):
+            use()
+
+
+# ---- files of format 1
+
+
+def _of_format_one(directory: Path) -> list[Record]:
+    """Make a log as format 1 had it; return its records."""
+    directory.mkdir()
+    headers = (("content-type", b"any"), ("any", bytes(range(256))))
+    decisions = [Record("decisions", n % 2, n // 2, n, b"d%d" % n, b"%d" % n, headers) for n in range(20)]
+    keyless = [Record("decisions", 0, 10, 20, None, None, ())]
+    state = [Record("state", 0, 3, 0, b"k", b"old", headers), Record("state", 0, 5, 0, b"other", b"stays", ())]
+    write_format_one(directory / "serving.sqlite", [DECISIONS], decisions + keyless, {})
+    write_format_one(directory / "join.sqlite", [FEEDBACK, STATE], state, {TopicPartition("decisions", 0): 4})
+    return [*(r for r in decisions + keyless if r.partition == 0), *(r for r in decisions if r.partition == 1)]
+
+
+def test_a_log_of_format_1_is_read_and_written_on(tmp_path: Path) -> None:
+    before = _of_format_one(tmp_path / "log")
+    with closing(EmbeddedLog(tmp_path / "log")) as log:
+        log.create(TOPICS)
+        assert contents(log, DECISIONS) == before
+        assert log.ends("decisions") == {0: 11, 1: 10}
+        consumer = log.consumer("join", ["decisions"])
+        assert len(consumer.poll()) == len(before) - 4
+        log.append([Message("decisions", None, b"%d" % n, n, partition=0) for n in range(20, 30)])
+        log.append([Message("state", b"k", b"new", 1, partition=0)])
+        assert [record.value for record in log.read("decisions", 0, 9, 3)] == [b"18", None, b"20"]
+        assert len(consumer.poll()) == 10
+        consumer.seek(TopicPartition("decisions", 0), 5)
+        assert consumer.lag()[TopicPartition("decisions", 0)] == 16
+        assert {(r.key, r.value, r.offset) for r in contents(log, STATE)} == {
+            (b"k", b"new", 6),
+            (b"other", b"stays", 5),
+        }
+    with closing(EmbeddedLog(tmp_path / "log")) as log:  # again, and what is old goes
+        assert log.expire(1_024) == 10 + 4 + 1 + 10
+        assert [record.value for record in contents(log, DECISIONS)] == [b"%d" % n for n in range(24, 30)]
+
+
+def test_a_process_of_format_1_does_not_take_blocks_for_records(tmp_path: Path) -> None:
+    """It has the file open while another one takes it over: it fails until it is replaced, and passes over nothing."""
+    _of_format_one(tmp_path / "log")
+    with closing(sqlite3.connect(tmp_path / "log" / "serving.sqlite")) as old:
+        assert old.execute("SELECT count(*) FROM records_1_0").fetchone() == (11,)
+        with closing(EmbeddedLog(tmp_path / "log")) as log:
+            log.append([Message("decisions", None, b"v", 0, partition=0) for _ in range(10)])
+        with pytest.raises(sqlite3.OperationalError, match="no such table"):
+            old.execute("SELECT count(*) FROM records_1_0")
+
+
+OPENER = """
+import sys
+from pathlib import Path
+from streaming.embedded import EmbeddedLog
+
+print("ready", flush=True)
+sys.stdin.readline()
+print(len(EmbeddedLog(Path(sys.argv[1])).read("decisions", 0)), flush=True)
+"""
+
+
+def test_processes_may_take_over_a_log_of_format_1_at_once(tmp_path: Path) -> None:
+    _of_format_one(tmp_path / "log")
+    command = [sys.executable, "-c", OPENER, str(tmp_path / "log")]
+    children = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [line(child) for child in children] == ["ready"] * 3
+    said = [child.communicate("go\n", timeout=60.0)[0] for child in children]
+    assert said == ["11\n"] * 3
+
+
+def test_a_damaged_file_of_format_1_is_told_with_its_name(tmp_path: Path) -> None:
+    _of_format_one(tmp_path / "log")
+    with closing(sqlite3.connect(tmp_path / "log" / "serving.sqlite", isolation_level=None)) as file:
+        file.execute("UPDATE topics SET partitions = 'x'")
+    before = (tmp_path / "log" / "serving.sqlite").read_bytes()
+    with closing(EmbeddedLog(tmp_path / "log")) as log:
+        with pytest.raises(LogError, match=r"serving\.sqlite: cannot open the file: .*damaged"):
+            log.read("decisions", 0)
+        assert len(contents(log, STATE)) == 2
+    assert (tmp_path / "log" / "serving.sqlite").read_bytes() == before
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -398,7 +398,7 @@ def test_more_windows_than_fit_in_a_transaction_are_closed_in_several(
     before, sizes, write = role.commits, [], log.write
 
     def spy(writer, messages, offsets):  # type: ignore[no-untyped-def]
-        sizes.append(sum(placed.topic.name == FEEDBACK for placed, _ in messages))
+        sizes.append(sum(len(its) for place, its in messages.items() if place.topic.name == FEEDBACK))
         write(writer, messages, offsets)
 
     log.write = spy  # type: ignore[method-assign]

@@ -113,7 +113,7 @@ def test_its_file_does_not_grow_with_what_passes_through(tmp_path: Path) -> None
             spool.shipped()
         sizes.append(file_of(tmp_path / "spool").stat().st_size)
     # 60,000 records take more than 15 MB.
-    assert sizes[-1] == max(sizes[:10]) < 5_000_000
+    assert sizes[-1] < 1.05 * max(sizes[:10]) < 5_000_000
     spool.tidy()
     assert spool.used_bytes() < 100_000
     spool.close()

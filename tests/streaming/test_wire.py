@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.records import Decision, Outcome
+from engine.sealed import SealedDecision
 from streaming.log import Header, Record
 from streaming.topics import DECISIONS, OUTCOMES
-from streaming.wire import UnreadableError, feedback_headers, message_of, read_decision, read_outcome
+from streaming.wire import UnreadableError, feedback_headers, message_of, read_decision, read_outcome, sized_message
 
 DECISION = Decision(decision_id="3f2a", decision_point="offers", time_ms=1_767_225_600_007, probabilities=[1.0])
 OUTCOME = Outcome(
@@ -43,6 +44,17 @@ def test_what_is_written_is_read() -> None:
     assert read_decision(kept(DECISION)) == DECISION
     assert read_outcome(kept(OUTCOME)) == OUTCOME
     assert read_outcome(kept(BARE)) == BARE
+
+
+@pytest.mark.parametrize("time_ms", [DECISION.time_ms, 2**62])
+def test_a_sealed_decision_is_written_as_the_decision_is(time_ms: int) -> None:
+    made = Decision(decision_id="\u00fc", decision_point="offers", time_ms=time_ms)
+    sealed = SealedDecision("\u00fc", "offers", time_ms, 1.0, made.SerializeToString(), b"")
+    assert message_of(sealed) == message_of(made)
+    for record in (sealed, made, OUTCOME, BARE):
+        message, size = sized_message(record)
+        names_and_contents = [len(part) for header in message.headers for part in header]
+        assert size == len(message.key or b"") + len(message.value or b"") + sum(names_and_contents)
 
 
 def test_events_have_the_attributes_that_cloudevents_requires() -> None:
