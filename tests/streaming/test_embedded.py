@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from engine.errors import LogError
 from streaming.embedded import EmbeddedLog
-from streaming.embedded_file import EXPIRE_BATCH, FORMAT
+from streaming.embedded_file import FORMAT
+from streaming.embedded_rows import EXPIRE_BATCH
 from streaming.log import Message, Record, Topic, TopicPartition
 from tests.streaming.format_one import write_format_one
 
