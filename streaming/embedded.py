@@ -22,7 +22,8 @@ from typing import Self
 
 from engine.errors import LogError
 from streaming.embedded_consumer import EmbeddedConsumer
-from streaming.embedded_file import Place, WriterFile, create_file, explained
+from streaming.embedded_file import WriterFile, create_file, explained
+from streaming.embedded_rows import Place
 from streaming.log import Message, Record, Topic, TopicPartition, partition_of
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
