@@ -149,13 +149,16 @@ class Throttle:
                 self._now.late += 1
 
     def failed(self, error: grpc.RpcError, sent_s: float, now_s: float) -> None:
-        """Note how a call has failed. A server that cannot be reached says nothing of its room."""
+        """Note how a call has failed. A server that cannot be reached says nothing of its room.
+
+        Of calls that nobody has looked at yet, grpcio's core takes back what is too many.
+        """
         code = error.code()
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED and judged(error)[0]:
             self.refused(sent_s, now_s)
-        elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        elif code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED):
             self.late(sent_s, now_s)
-        elif code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+        elif code is not grpc.StatusCode.UNAVAILABLE:
             self.accepted(sent_s, now_s)
 
     def _turn(self, now_s: float) -> None:
