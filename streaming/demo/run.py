@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from streaming.demo.figures import collect
 from streaming.demo.report import write_report
 from streaming.demo.traffic import Traffic
 from streaming.demo.world import Table, World, digits, read_table
+from streaming.opening import open_log
+from streaming.topics import MONITOR
 from streaming.up import whereabouts
 
 POINT = "demo"
@@ -34,6 +37,8 @@ CHUNK = 250
 #: Decisions after a promotion before the demo may end: enough for the mean of the last thousand.
 RECOVERY = 3_000
 START_S = 60.0
+#: For the monitors' loops to be compiled, which a first start on a busy machine does for half a minute.
+WATCH_S = 180.0
 DRAIN_S = 30.0
 
 
@@ -63,6 +68,8 @@ def run_demo(settings: DemoSettings, console: Console) -> dict[str, Any]:
         traffic = Traffic(target, POINT, world)
         with grpc.insecure_channel(target) as channel:
             admin = admin_pb2_grpc.LeewayAdminStub(channel)
+            traffic.run(min(CHUNK, settings.before), settings.rate)
+            _await_monitors(config, process, console)
             _stream(traffic, admin, process, settings, console)
             traffic.finish()
             _settle(admin, console)
@@ -159,6 +166,15 @@ def wait_for_server(config: Config, process: subprocess.Popen[bytes], messages: 
 
 def _status(admin: admin_pb2_grpc.LeewayAdminStub) -> admin_pb2.DecisionPointStatus:
     return admin.GetStatus(admin_pb2.GetStatusRequest(), timeout=10.0, wait_for_ready=True).decision_points[0]
+
+
+def _await_monitors(config: Config, process: subprocess.Popen[bytes], console: Console) -> None:
+    """Wait until somebody watches: a change before that would be found too late to be explored."""
+    console.print("waiting for the monitors; at a first start their loops are compiled")
+    end = time.monotonic() + WATCH_S
+    with closing(open_log(config)) as log:
+        while not log.committed(MONITOR) and time.monotonic() < end and process.poll() is None:
+            time.sleep(0.2)
 
 
 def _stream(
