@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from threading import Lock
 
 import numpy as np
 
@@ -105,19 +106,23 @@ class MemoryRecorder:
         self.records: list[Decision | Outcome] = []
         self.failing = False
         self.held = False
+        self._lock = Lock()
         self._waiting: list[tuple[Future[None], Sequence[Decision | Outcome]]] = []
 
     def record(self, records: Sequence[Decision | SealedDecision | Outcome]) -> Future[None]:
         """Take records at once, unless they are held."""
         future: Future[None] = Future()
-        self._waiting.append((future, [r.decision() if isinstance(r, SealedDecision) else r for r in records]))
+        unsealed = [r.decision() if isinstance(r, SealedDecision) else r for r in records]
+        with self._lock:
+            self._waiting.append((future, unsealed))
         if not self.held:
             self.confirm()
         return future
 
     def confirm(self) -> None:
         """End what waits, well or with an error."""
-        waiting, self._waiting = self._waiting, []
+        with self._lock:
+            waiting, self._waiting = self._waiting, []
         for future, records in waiting:
             if self.failing:
                 future.set_exception(LogError("disk full"))

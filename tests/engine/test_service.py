@@ -241,8 +241,10 @@ def test_the_propensity_is_that_of_the_acting_policy_through_any_number_of_swaps
 
     with ThreadPoolExecutor(5) as threads:
         swapping = threads.submit(swap)
-        answers = list(threads.map(world.ask, [f"d{i}" for i in range(400)]))
-        done.set()
+        try:
+            answers = list(threads.map(world.ask, [f"d{i}" for i in range(400)]))
+        finally:
+            done.set()
         swapping.result()
     for decision in world.recorder.decisions:
         assert mismatch(decision, by_version[decision.policy_version]) == ""
