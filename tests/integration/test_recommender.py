@@ -180,6 +180,8 @@ class Shop:
     def pass_time(self, milliseconds: int) -> None:
         """Let time pass, and everything behind the log catch up with it."""
         eventually(lambda: self.serving._log.recorder.depth == 0, "the server has recorded all")
+        while self.join.step():  # while the windows are open
+            pass
         self.clock.now_ms += milliseconds
         while self.join.step() or self.join.pending():
             pass
