@@ -73,12 +73,12 @@ SETTINGS = {
                 "hold_back": 0.4,
                 "gate": {"min_events": 100, "min_effective_sample_size": 20},
                 # A model small enough, and steps large enough, for some hundred lists.
-                "least_steps": 300,
+                "least_steps": 600,
                 "elbo_tds": {
                     "embedding": 8,
                     "latent": 16,
                     "hidden": [16],
-                    "learning_rate": 0.02,
+                    "learning_rate": 0.01,
                     "embedding_deviation": 1.0,
                     "batch_sessions": 16,
                 },
