@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from hashlib import blake2b
 
+import numpy as np
+from numpy.typing import NDArray
+
 #: How far the sum of a vector may be from 1: the rounding of thousands of additions.
 TOLERANCE = 1e-9
 
@@ -16,9 +19,13 @@ def uniform(decision_id: str, salt: str) -> float:
     >>> uniform("d1", "leeway") == uniform("d1", "leeway") != uniform("d1", "other")
     True
     """
-    # The length stops ("ab", "c") and ("a", "bc") from meaning the same.
-    message = f"{len(salt)}:{salt}{decision_id}".encode()
-    return (int.from_bytes(blake2b(message, digest_size=8).digest(), "big") >> 11) * 2.0**-53
+    digest = blake2b(_salted(salt) + decision_id.encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) * 2.0**-53
+
+
+def _salted(salt: str) -> bytes:
+    """Return what stands before an id; the length stops ("ab", "c") and ("a", "bc") from meaning the same."""
+    return f"{len(salt)}:{salt}".encode()
 
 
 def draw(decision_id: str, salt: str, probabilities: Sequence[float]) -> int:
@@ -42,6 +49,36 @@ def draw(decision_id: str, salt: str, probabilities: Sequence[float]) -> int:
     if last < 0:
         raise ValueError("no probability is positive: there is nothing to draw")
     return last
+
+
+def draw_each(ids: Sequence[str], salt: str, vectors: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return what :func:`draw` returns for each of several decision ids.
+
+    Parameters
+    ----------
+    ids, salt
+        One or more decision ids, and what they are hashed with.
+    vectors : ndarray of float64, shape (n_ids, n_actions)
+        The probability vector of each.
+
+    Examples
+    --------
+    >>> draw_each(["d1", "d2"], "leeway", np.array([[0.0, 1.0], [1.0, 0.0]])).tolist()
+    [1, 0]
+    """
+    before = blake2b(_salted(salt), digest_size=8)
+    hashes = []
+    for decision_id in ids:
+        hashed = before.copy()
+        hashed.update(decision_id.encode())
+        hashes.append(hashed.digest())
+    u = (np.frombuffer(b"".join(hashes), ">u8") >> np.uint64(11)) * 2.0**-53
+    # Sums of one vector are taken from left to right, as in draw; what has no probability adds nothing to them.
+    reached = np.cumsum(vectors, axis=1) > u[:, np.newaxis]
+    chosen: NDArray[np.int64] = reached.argmax(axis=1)
+    for row in np.flatnonzero(~reached[:, -1]).tolist():  # rounding took something from the sum
+        chosen[row] = draw(ids[row], salt, vectors[row].tolist())
+    return chosen
 
 
 def vector_problem(vector: Sequence[float], available: Sequence[bool]) -> str:

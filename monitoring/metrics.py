@@ -13,7 +13,7 @@ from functools import partial
 from math import fsum, nan, sqrt
 from statistics import stdev
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from engine.records import (
     DIRECTION_DOWN,
@@ -28,6 +28,7 @@ from monitoring.config import STREAM_MONITORS
 from monitoring.detector import FloatArray
 from monitoring.equilibrium import Course, fit
 from monitoring.generations import mean_entropy, mean_reward, positive_share
+from monitoring.tallied_histogram import TalliedHistogram
 
 #: Upper bounds in seconds: a decision should take a few milliseconds.
 LATENCY_BUCKETS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25)
@@ -85,14 +86,14 @@ class ServingMetrics:
             _POINT,
             registry=registry,
         )
-        self.decision_duration = Histogram(
+        self.decision_duration = TalliedHistogram(
             "leeway_decision_duration_seconds",
             "Time from the request to the answer of one decision, without the transport.",
             _POINT,
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
-        self.propensity = Histogram(
+        self.propensity = TalliedHistogram(
             "leeway_propensity_ratio",
             "Probability with which the chosen action was drawn.",
             _POINT,

@@ -13,7 +13,7 @@ from engine.errors import LogError
 from engine.records import Decision, Outcome
 from engine.sealed import SealedDecision
 from streaming.log import Message
-from streaming.wire import sized_message
+from streaming.wire import sized_messages
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +88,7 @@ class LogRecorder:
     def record(self, records: Sequence[Decision | SealedDecision | Outcome]) -> Future[None]:
         """Queue records; see ``engine.serving.seams.Recorder``."""
         future: Future[None] = _DONE if self._at_once else Future()
-        messages, sizes = [], []
-        for record in records:
-            message, size = sized_message(record)
-            messages.append(message)
-            sizes.append(size)
+        messages, sizes = sized_messages(records)
         total = sum(sizes)
         with self._condition:
             problem = self._problem(sizes, total)

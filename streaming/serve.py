@@ -98,9 +98,7 @@ class MetricsObserver(Observer):
     def sealed(self, point: str, made: Sequence[SealedDecision]) -> None:
         """Count decisions of one point."""
         self._decisions(point, FALLBACK_REASON_NONE).inc(len(made))
-        observe = self._propensities(point).observe
-        for decision in made:
-            observe(decision.propensity)
+        self._propensities(point).observe(*[decision.propensity for decision in made])
 
     def unrecorded(self, point: str) -> None:
         """Count a decision that is not in the log."""

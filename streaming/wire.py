@@ -42,22 +42,29 @@ class UnreadableError(ValueError):
 
 def message_of(record: Decision | SealedDecision | Outcome) -> Message:
     """Return how a record goes to the log: key is the decision id, so that a decision and its outcomes meet."""
-    return sized_message(record)[0]
+    return sized_messages([record])[0][0]
 
 
-def sized_message(record: Decision | SealedDecision | Outcome) -> tuple[Message, int]:
-    """Return what :func:`message_of` does, and how many bytes key, value and headers have together."""
-    if isinstance(record, SealedDecision):
-        identity, time_ms = record.decision_id.encode(), record.time_ms
-        common, size = _common(_DECISION, record.decision_point)
-        time, time_size = _time(time_ms)
-        message = Message(DECISIONS, identity, record.data, time_ms, (*common, ("ce_id", identity), *time))
-        return message, size + time_size + 2 * len(identity) + len(record.data)
-    message = _message(record)
-    size = len(message.key or b"") + len(message.value or b"")
-    for name, value in message.headers:
-        size += len(name) + len(value)  # names are ASCII
-    return message, size
+def sized_messages(records: Iterable[Decision | SealedDecision | Outcome]) -> tuple[list[Message], list[int]]:
+    """Return what :func:`message_of` does of each, and how many bytes key, value and headers of each have together."""
+    messages, sizes = [], []
+    point, time_ms = "", -1
+    for record in records:
+        if isinstance(record, SealedDecision):
+            if record.time_ms != time_ms or record.decision_point != point:  # those of a batch have the same
+                point, time_ms = record.decision_point, record.time_ms
+                common, size = _common(_DECISION, point)
+                time, time_size = _time(time_ms)
+                size += time_size
+            identity = record.decision_id.encode()
+            messages.append(Message(DECISIONS, identity, record.data, time_ms, (*common, ("ce_id", identity), *time)))
+            sizes.append(size + 2 * len(identity) + len(record.data))
+        else:
+            message = _message(record)
+            messages.append(message)
+            headers = sum([len(name) + len(value) for name, value in message.headers])  # names are ASCII
+            sizes.append(len(message.key or b"") + len(message.value or b"") + headers)
+    return messages, sizes
 
 
 def _message(record: Decision | Outcome) -> Message:
@@ -233,5 +240,5 @@ __all__ = [
     "message_of",
     "read_decision",
     "read_outcome",
-    "sized_message",
+    "sized_messages",
 ]

@@ -1,15 +1,13 @@
 """The short way from a request to its decision, for what most requests are: packed features, and a policy that scores.
 
-Nothing is built that is only to be serialized: what the request carries goes from it into the record as it came, and
-record and answer are written as bytes (https://protobuf.dev/programming-guides/encoding). Scores, vector and draw are
-those of :func:`engine.serving.deciding.decide`, by the same functions, and so are the bytes. What is anything else, or
-is to be refused, goes the long way, which says why.
+Scores, vector and draw are those of :func:`engine.serving.deciding.decide`, by the same functions, and so are record
+and answer, which are written as bytes (:mod:`engine.serving.sealing`). What is anything else, or is to be refused, goes
+the long way, which says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import accumulate
 from time import perf_counter_ns
 
@@ -19,84 +17,15 @@ from google.protobuf.message import DecodeError
 from engine.api.leeway.v1.parts_pb2 import DecideRequestParts, FeaturesParts
 from engine.features import Encoded, Float32
 from engine.packed import ActionSet, PackedEncoder
-from engine.policy import Float64, OracleFailure, Policy
-from engine.sampling import draw
+from engine.policy import OracleFailure, Policy
 from engine.sealed import SealedDecision
+from engine.serving.alike import alike
 from engine.serving.limits import Limits
+from engine.serving.sealing import Offered, Sealer, doubles
 from engine.serving.stages import StageTimes
 
-#: Tags: number of the field and type of what follows. Of ``Decision``:
-_POINT, _TIME, _VERSION, _CONTEXT, _ACTION, _PACKED = b"\x12", b"\x18", b"\x22", b"\x2a", b"\x32", b"\x3a"
-_PROBABILITIES, _CHOSEN, _SCORES, _SALT, _DEFERRED = b"\x42", b"\x48", b"\x52", b"\x6a", b"\x90\x01\x01"
-#: Of ``DecideResponse``:
-_ANSWER_ACTION, _ANSWER_INDEX, _ANSWER_PROPENSITY, _ANSWER_VECTOR, _ANSWER_VERSION = (
-    b"\x12",
-    b"\x18",
-    b"\x21",
-    b"\x2a",
-    b"\x32",
-)
-#: Of both, and of what is in a ``DecideBatchItem`` and a ``DecideBatchResponse``.
-_ID = _ITEM = b"\x0a"
-
-_FLOAT64 = np.dtype("<f8")
 #: Actions of all sets that are remembered; beyond it all are forgotten, and read again as they come.
 _REMEMBERED = 100_000
-
-
-def varint(number: int) -> bytes:
-    """Return a number that is not negative, seven bits to a byte, the lowest first.
-
-    >>> varint(5), varint(300)
-    (b'\\x05', b'\\xac\\x02')
-    """
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
-
-
-@lru_cache(maxsize=16_384)
-def head(tag: bytes, length: int) -> bytes:
-    """Return what stands before so many bytes of a field; of a number, what it is written as."""
-    return tag + varint(length)
-
-
-def field(tag: bytes, content: bytes) -> bytes:
-    """Return a field of bytes; one without content is left out.
-
-    >>> field(b"\\x12", b"ab"), field(b"\\x12", b"")
-    (b'\\x12\\x02ab', b'')
-    """
-    return head(tag, len(content)) + content if content else b""
-
-
-def batch_item(answer: bytes) -> bytes:
-    """Return a ``DecideBatchItem`` that holds a ``DecideResponse``, both serialized."""
-    return head(_ITEM, len(answer)) + answer
-
-
-def batch_response(items: Sequence[bytes]) -> bytes:
-    """Return the ``DecideBatchResponse`` of serialized items."""
-    return b"".join([part for item in items for part in (head(_ITEM, len(item)), item)])
-
-
-class _Written:
-    """What stands in every record and answer that has the same actions."""
-
-    __slots__ = ("actions", "answers", "chosen", "offered", "size")
-
-    def __init__(self, actions: ActionSet, messages: Sequence[bytes]) -> None:
-        self.actions = actions
-        self.offered = b"".join(head(_ACTION, len(message)) + message for message in messages)
-        self.size = 8 * len(messages)
-        self.chosen = [head(_CHOSEN, index) if index else b"" for index in range(len(messages))]
-        self.answers = [
-            field(_ANSWER_ACTION, identity.encode()) + (head(_ANSWER_INDEX, index) if index else b"")
-            for index, identity in enumerate(actions.ids)
-        ]
 
 
 class Direct:
@@ -114,12 +43,8 @@ class Direct:
         self.policy = policy
         self._limits = limits
         self._encoder = PackedEncoder(policy.encoder)
-        self._salt = policy.point.policy.salt
-        self._point = field(_POINT, policy.name.encode())
-        self._version = field(_VERSION, policy.version.encode())
-        self._end = field(_SALT, self._salt.encode())
-        self._answer_end = field(_ANSWER_VERSION, policy.version.encode())
-        self._sets: dict[tuple[bytes, ...], _Written | None] = {}
+        self._sealer = Sealer(policy)
+        self._sets: dict[tuple[bytes, ...], Offered | None] = {}
         self._remembered = 0
 
     def make(
@@ -130,8 +55,8 @@ class Direct:
         its = self._read(request)
         if its is None or now_ms <= 0:
             return None
-        written, context = its
-        actions = written.actions
+        offered, context = its
+        actions = offered.actions
         X = self._encoder.rows(context, request.packed_actions, actions.counts)
         if X is None:
             return None
@@ -143,7 +68,7 @@ class Direct:
         was_scored = perf_counter_ns()
         p = self.policy.pmf(prediction, actions.available)
         was_explored = perf_counter_ns()
-        made = self._seal(request, written, decision_id, now_ms, _doubles(prediction.mean), p.tolist(), _doubles(p))
+        made = self._seal(request, offered, decision_id, now_ms, doubles(prediction.mean), p.tolist(), doubles(p))
         times.add(0, (began, was_encoded, was_scored, was_explored, perf_counter_ns()))
         return made
 
@@ -176,27 +101,101 @@ class Direct:
         vectors = self.policy.pmf_each(together, ends, free)
         was_explored = perf_counter_ns()
         row = np.concatenate(vectors)
-        scores, vector, probabilities = _doubles(together.mean), row.tolist(), _doubles(row)
+        scores, vector, probabilities = doubles(together.mean), row.tolist(), doubles(row)
         begin = 0
-        for (place, (written, _)), end in zip(read, ends, strict=True):
+        for (place, (offered, _)), end in zip(read, ends, strict=True):
             its = slice(8 * begin, 8 * end)
             made[place] = self._seal(
-                requests[place], written, ids[place], now_ms, scores[its], vector[begin:end], probabilities[its]
+                requests[place], offered, ids[place], now_ms, scores[its], vector[begin:end], probabilities[its]
             )
             begin = end
         times.add(0, (began, was_encoded, was_scored, was_explored, perf_counter_ns()), len(read))
         return made
 
-    def _read(self, request: DecideRequestParts) -> tuple[_Written, bytes] | None:
+    def make_alike(
+        self, requests: Sequence[DecideRequestParts], data: bytes, ids: Sequence[str], now_ms: int, times: StageTimes
+    ) -> list[SealedDecision] | None:
+        """Make many decisions that were asked for alike; ``None``: they are not, or one has to go the long way.
+
+        Parameters
+        ----------
+        requests
+            One or more.
+        data
+            The same, serialized, each as in a ``DecideBatchRequest``.
+        ids
+            New ones.
+        now_ms, times
+            As in :meth:`make`.
+        """
+        began = perf_counter_ns()
+        first, count = requests[0], len(requests)
+        its = self._read(first)
+        if its is None or now_ms <= 0:
+            return None
+        offered, numbers = its
+        asked = alike(first, numbers, offered.messages, count, data)
+        if asked is None:
+            return None
+        actions = offered.actions
+        X = self._encoder.rows(asked.numbers.tobytes(), asked.packed.tobytes(), np.repeat(actions.counts, count))
+        if X is None:
+            return None
+        was_encoded = perf_counter_ns()
+        try:
+            together = self.policy.predict(Encoded(X, np.tile(actions.codes, count), np.tile(actions.available, count)))
+        except OracleFailure:
+            return None
+        was_scored = perf_counter_ns()
+        width = len(actions.codes)
+        free = None if actions.every else [actions.available] * count
+        vectors = self.policy.pmf_each(together, range(width, width * count + 1, width), free)
+        was_explored = perf_counter_ns()
+        made = self._sealer.seal_each(
+            offered,
+            asked.contexts,
+            asked.packed,
+            ids,
+            now_ms,
+            together.mean.reshape(count, width),
+            np.concatenate(vectors).reshape(count, width),
+            deferred=first.defer_activation,
+        )
+        times.add(0, (began, was_encoded, was_scored, was_explored, perf_counter_ns()), count)
+        return made
+
+    def _seal(
+        self,
+        request: DecideRequestParts,
+        offered: Offered,
+        decision_id: str,
+        now_ms: int,
+        scores: bytes,
+        vector: list[float],
+        probabilities: bytes,
+    ) -> SealedDecision:
+        return self._sealer.seal(
+            offered,
+            request.context,
+            request.packed_actions,
+            decision_id,
+            now_ms,
+            scores,
+            vector,
+            probabilities,
+            deferred=request.defer_activation,
+        )
+
+    def _read(self, request: DecideRequestParts) -> tuple[Offered, bytes] | None:
         """Return the actions and the packed context of a request that can go the short way."""
         messages = tuple(request.actions)
         try:
-            written = self._sets[messages]
+            offered = self._sets[messages]
         except KeyError:
-            written = self._written(messages)
-        if written is None:
+            offered = self._offered_by(messages)
+        if offered is None:
             return None
-        if not self._limits.allows(len(messages), written.actions.longest, len(request.decision_id)):
+        if not self._limits.allows(len(messages), offered.actions.longest, len(request.decision_id)):
             return None
         try:
             context = FeaturesParts.FromString(request.context)
@@ -205,71 +204,18 @@ class Direct:
         packed = context.packed
         if context.named or not self._encoder.fits(packed, request.packed_actions, len(messages)):
             return None
-        return written, packed
+        return offered, packed
 
-    def _written(self, messages: tuple[bytes, ...]) -> _Written | None:
+    def _offered_by(self, messages: tuple[bytes, ...]) -> Offered | None:
         """Read actions, and remember what was made of them: mostly the same are offered again."""
         actions = self._encoder.actions(messages)
-        written = None if actions is None else _Written(actions, messages)
+        offered = None if actions is None else Offered(actions, messages)
         if self._remembered > _REMEMBERED:
             self._sets.clear()
             self._remembered = 0
         self._remembered += 1 + len(messages)
-        self._sets[messages] = written
-        return written
-
-    def _seal(
-        self,
-        request: DecideRequestParts,
-        written: _Written,
-        decision_id: str,
-        now_ms: int,
-        scores: bytes,
-        vector: list[float],
-        probabilities: bytes,
-    ) -> SealedDecision:
-        """Draw, and write the record and the answer; ``probabilities``: the vector as it is written."""
-        chosen = draw(decision_id, self._salt, vector)
-        context, packed = request.context, request.packed_actions
-        identity = decision_id.encode()
-        begin = head(_ID, len(identity)) + identity
-        data = b"".join(
-            (
-                begin,
-                self._point,
-                head(_TIME, now_ms),
-                self._version,
-                head(_CONTEXT, len(context)),
-                context,
-                written.offered,
-                head(_PACKED, len(packed)) if packed else b"",
-                packed,
-                head(_PROBABILITIES, written.size),
-                probabilities,
-                written.chosen[chosen],
-                head(_SCORES, written.size),
-                scores,
-                self._end,
-                _DEFERRED if request.defer_activation else b"",
-            )
-        )
-        answer = b"".join(
-            (
-                begin,
-                written.answers[chosen],
-                _ANSWER_PROPENSITY,
-                probabilities[8 * chosen : 8 * chosen + 8],
-                head(_ANSWER_VECTOR, written.size),
-                probabilities,
-                self._answer_end,
-            )
-        )
-        return SealedDecision(decision_id, self.policy.name, now_ms, vector[chosen], data, answer)
-
-
-def _doubles(values: Float64) -> bytes:
-    """Return numbers as Protobuf writes them, whatever an oracle or an exploration gave them as."""
-    return values.astype(_FLOAT64, copy=False).tobytes()
+        self._sets[messages] = offered
+        return offered
 
 
 def _together(X: Float32, all_actions: Sequence[ActionSet]) -> Encoded:

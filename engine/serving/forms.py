@@ -9,13 +9,14 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 
 from engine.api.leeway.v1 import service_pb2
-from engine.api.leeway.v1.parts_pb2 import DecideBatchRequestParts, DecideRequestParts
+from engine.api.leeway.v1.parts_pb2 import DecideRequestParts
+from engine.serving.batch import Batch
 
 _SERVICE = service_pb2.DESCRIPTOR.services_by_name["Leeway"]
 #: What is read less deeply than its message; these, and ``Record``, give their answers as bytes.
 _REQUESTS: dict[str, Callable[[bytes], Any]] = {
     "Decide": DecideRequestParts.FromString,
-    "DecideBatch": DecideBatchRequestParts.FromString,
+    "DecideBatch": Batch.FromString,
     "DecideStream": DecideRequestParts.FromString,
 }
 _WRITTEN = frozenset({*_REQUESTS, "Record"})

@@ -13,14 +13,15 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from engine.api.leeway.v1 import service_pb2, service_pb2_grpc
-from engine.api.leeway.v1.parts_pb2 import DecideBatchRequestParts, DecideRequestParts
+from engine.api.leeway.v1.parts_pb2 import DecideRequestParts
 from engine.config import ServingConfig
 from engine.effort import Effort
 from engine.errors import InvalidRequest
-from engine.serving.direct import batch_item, batch_response
+from engine.serving.batch import Batch
 from engine.serving.errors import status_of
 from engine.serving.later import Later
 from engine.serving.load import Load
+from engine.serving.sealing import batch_item, batch_response
 from engine.serving.seams import Observer
 from engine.serving.service import DecisionService
 from engine.serving.streams import Streams
@@ -126,7 +127,7 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         return answer
 
     def DecideBatch(  # type: ignore[override]  # noqa: N802
-        self, request: DecideBatchRequestParts, context: grpc.ServicerContext
+        self, request: Batch, context: grpc.ServicerContext
     ) -> bytes:
         """Answer many; all of them are on their way to the log before the first is waited for."""
         self._observer.begin()
@@ -134,8 +135,8 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         self._check_batch("DecideBatch", context, request.requests)
         left = self._time_left(context)
         answers: list[_Answer] = []
-        for start in range(0, len(request.requests), MATRIX):
-            answers += self._begin("DecideBatch", request.requests[start : start + MATRIX], context)
+        for requests, data in request.portions(MATRIX):
+            answers += self._begin("DecideBatch", requests, context, data)
         items = self._ended(answers, started, left)
         self._observer.end("DecideBatch", "OK")
         return batch_response(items)
@@ -149,11 +150,11 @@ class LeewayServicer(service_pb2_grpc.LeewayServicer):
         return items
 
     def _begin(
-        self, method: str, requests: Sequence[DecideRequestParts], context: grpc.ServicerContext
+        self, method: str, requests: Sequence[DecideRequestParts], context: grpc.ServicerContext, data: bytes = b""
     ) -> list[_Answer]:
         """Decide some requests in one matrix; they are on their way to the log."""
         effort = self._effort(method, self._time_left(context))
-        return self._service.answer_each(requests, self._clock(), effort=effort)
+        return self._service.answer_each(requests, self._clock(), effort=effort, data=data)
 
     def _ended(self, answers: Sequence[_Answer], started: float, left: float) -> list[bytes]:
         """Wait for answers, and return each as the item of a batch; each succeeds or fails by itself."""

@@ -27,8 +27,9 @@ from engine.policy import Policy
 from engine.records import Action, Features, Value
 from engine.replay import mismatch
 from engine.serving.deciding import decide, response
-from engine.serving.direct import Direct, batch_item, batch_response
+from engine.serving.direct import Direct
 from engine.serving.limits import Limits
+from engine.serving.sealing import batch_item, batch_response
 from engine.serving.service import DecisionService
 from engine.serving.stages import StageTimes
 from tests.engine.samples import MemoryObserver, MemoryRecorder

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.sampling import draw, uniform
+from engine.sampling import draw, draw_each, uniform
 
 IDS = st.text(max_size=40)
 GOLDEN_UNIFORM = [0.5773383868560531, 0.7256320488795727, 0.45702682440518927, 0.6623727685768487, 0.6673861700311984]
@@ -31,6 +31,21 @@ def test_a_draw_is_a_pure_function_of_id_salt_and_vector(decision_id: str, salt:
 def test_what_has_probability_0_is_never_drawn(decision_id: str, salt: str, vector: list[float]) -> None:
     # The vectors sum to anything from next to 0 to 4: rounding of the sum can never lead to an excluded action.
     assert vector[draw(decision_id, salt, vector)] > 0.0
+
+
+@given(
+    IDS,
+    st.lists(
+        st.tuples(IDS, st.lists(st.sampled_from([0.0, 5e-324, 1e-3, 0.1, 0.3]), min_size=3, max_size=3).filter(any)),
+        min_size=1,
+        max_size=8,
+    ),
+)
+def test_many_are_drawn_as_each_alone(salt: str, its: list[tuple[str, list[float]]]) -> None:
+    # Most of these sums are less than 1, so that what rounding may do at the end happens often.
+    ids, vectors = [decision_id for decision_id, _ in its], [vector for _, vector in its]
+    drawn = draw_each(ids, salt, np.array(vectors)).tolist()
+    assert drawn == [draw(decision_id, salt, vector) for decision_id, vector in its]
 
 
 @pytest.mark.parametrize("vector", [[], [0.0, 0.0], [math.nan], [-1.0]])

@@ -13,7 +13,7 @@ from engine.records import Decision, Outcome
 from engine.sealed import SealedDecision
 from streaming.log import Header, Record
 from streaming.topics import DECISIONS, OUTCOMES
-from streaming.wire import UnreadableError, feedback_headers, message_of, read_decision, read_outcome, sized_message
+from streaming.wire import UnreadableError, feedback_headers, message_of, read_decision, read_outcome, sized_messages
 
 DECISION = Decision(decision_id="3f2a", decision_point="offers", time_ms=1_767_225_600_007, probabilities=[1.0])
 OUTCOME = Outcome(
@@ -52,9 +52,26 @@ def test_a_sealed_decision_is_written_as_the_decision_is(time_ms: int) -> None:
     sealed = SealedDecision("\u00fc", "offers", time_ms, 1.0, made.SerializeToString(), b"")
     assert message_of(sealed) == message_of(made)
     for record in (sealed, made, OUTCOME, BARE):
-        message, size = sized_message(record)
+        [message], [size] = sized_messages([record])
         names_and_contents = [len(part) for header in message.headers for part in header]
         assert size == len(message.key or b"") + len(message.value or b"") + sum(names_and_contents)
+
+
+def test_records_that_follow_each_other_are_written_as_each_alone() -> None:
+    sealed = [
+        SealedDecision(decision_id, point, time_ms, 1.0, b"\x0a\x01x", b"")
+        for decision_id, point, time_ms in (
+            ("a", "p", 5),
+            ("b", "p", 5),
+            ("c", "q", 5),
+            ("d", "q", 2**62),
+            ("e", "p", 5),
+        )
+    ]
+    records: list[Decision | SealedDecision | Outcome] = [*sealed[:2], OUTCOME, *sealed[2:], DECISION]
+    messages, sizes = sized_messages(records)
+    assert messages == [message_of(record) for record in records]
+    assert sizes == [sized_messages([record])[1][0] for record in records]
 
 
 def test_events_have_the_attributes_that_cloudevents_requires() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import queue
 import socket
 import struct
@@ -298,8 +299,14 @@ def test_who_vanishes_gives_back_the_place_of_its_stream(front: dict[str, Any], 
         host, _, port = world.target.rpartition(":")
         with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as silent, calling(world.target) as caller:
             silent.sendall(frames.PREFACE + frames.frame(frames.SETTINGS, 0, 0))
-            silent.sendall(frames.frame(frames.HEADERS, frames.END_HEADERS, 1, encode(said)))
-            until(lambda: caller.code("DecideStream") is grpc.StatusCode.RESOURCE_EXHAUSTED)
+            numbers = itertools.count(1, 2)
+
+            def is_taken() -> bool:
+                # Again and again: where the caller was first, the stream of the silent one was refused.
+                silent.sendall(frames.frame(frames.HEADERS, frames.END_HEADERS, next(numbers), encode(said)))
+                return caller.code("DecideStream") is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+            until(is_taken)
             # Its kernel goes on to take what comes, but nobody answers.
             until(lambda: caller.code("DecideStream") is grpc.StatusCode.OK)
 
