@@ -19,8 +19,9 @@ TURNS = 4
 #: What one call adds to the mean time of a call.
 _WEIGHT = 1.0 / 32.0
 #: From so many calls before it on, how long a call waits tells how fast the queue moves (with fewer it tells of the
-#: turns in which they are taken), and so much longer it may take.
-_MANY, _LONGER = 64, 1.5
+#: turns in which they are taken), and a call must have so many times as long until its deadline: a queue that does not
+#: get shorter only makes answers late, and what has come and was not looked at yet stands before it unseen.
+_MANY, _SPARE = 64, 5.0
 #: Bounds of the hint when to come again, in seconds.
 _SOONEST_S, _LATEST_S = 0.05, 5.0
 
@@ -143,8 +144,8 @@ class Load:
         """
         if rank is Rank.ALWAYS:
             return None
-        wait_s = self.wait_s(rank)
-        if wait_s and now_s + wait_s > ends_s:
+        needs_s = self._wait_s(rank, _SPARE)
+        if needs_s and now_s + needs_s > ends_s:
             return "too_late"
         if self._running + self.waiting < self._config.max_concurrent:
             return None
@@ -158,7 +159,8 @@ class Load:
         else:
             words = (
                 f"its turn comes in some {self.wait_s(rank) * 1_000.0:.0f} ms, and its deadline ends in "
-                f"{max(left_s, 0.0) * 1_000.0:.0f} ms; come again later, or with a later deadline"
+                f"{max(left_s, 0.0) * 1_000.0:.0f} ms, of {self._wait_s(rank, _SPARE) * 1_000.0:.0f} ms that it should "
+                "have; come again later, or with a later deadline"
             )
         return Overloaded(reason, words, self._hint_s())
 
@@ -207,10 +209,14 @@ class Load:
 
     def wait_s(self, rank: Rank) -> float:
         """Return how long a call of a rank would wait; 0 while a thread is free, whatever calls took before."""
+        return self._wait_s(rank, 1.0)
+
+    def _wait_s(self, rank: Rank, spare: float) -> float:
+        """Return how long a call would wait; ``spare``: so many times what the last ones waited counts."""
         if self._running < self._config.turns:
             return 0.0
         ahead = self._ahead(rank)
-        pace_s = _LONGER * self._pace_s[rank] if ahead >= _MANY else 0.0
+        pace_s = spare * self._pace_s[rank] if ahead >= _MANY else 0.0
         return (ahead + 1) * max(self._mean_s / self._config.turns, pace_s)
 
     def _ahead(self, rank: Rank) -> int:
