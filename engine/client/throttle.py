@@ -31,7 +31,7 @@ _FIRST_SHARE, _LEAST_SHARE, _LEAST_RATE = 0.3, 0.05, 1.0
 _ENOUGH, _FEW = 10, 0.03
 #: Else the next to be sent is so much more than what was accepted, as the rest asks whether there is more room, but no
 #: less than this share of what was sent.
-_OVER, _LEAST_CUT = 1.08, 0.6
+_OVER, _LEAST_CUT = 1.04, 0.75
 #: What is good grows, with each good tick by so much more, up to so much. It begins as if so many had been good.
 _GROWTH, _MOST_GROWTH, _GOOD = 0.04, 0.4, 5
 #: What may be sent at once after less was asked than might have been sent: as much as for so long, or so many.
