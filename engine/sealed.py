@@ -10,7 +10,7 @@ from engine.records import FALLBACK_REASON_NONE, MODE_ONLINE, Decision, Fallback
 
 @dataclass(slots=True)  # not frozen: that would take four times as long to make, and each decision is one
 class SealedDecision:
-    """A decision by a policy, in the form in which it goes to the log and to the caller. Nothing of it ever changes.
+    """A decision, in the form in which it goes to the log and to the caller. Nothing of it ever changes.
 
     Attributes
     ----------
@@ -22,6 +22,8 @@ class SealedDecision:
         The ``Decision``, serialized.
     answer
         The ``DecideResponse``, serialized, of a decision that the log takes.
+    fallback
+        Why it is not the policy's, if it is not.
     """
 
     decision_id: str
@@ -30,8 +32,8 @@ class SealedDecision:
     propensity: float
     data: bytes
     answer: bytes
+    fallback: FallbackReason.ValueType = FALLBACK_REASON_NONE
 
-    fallback: ClassVar[FallbackReason.ValueType] = FALLBACK_REASON_NONE
     mode: ClassVar[Mode.ValueType] = MODE_ONLINE
 
     def decision(self) -> Decision:

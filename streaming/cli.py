@@ -130,9 +130,11 @@ def serve(context: click.Context, config_path: Path, number: int | None) -> None
 
         sys.exit(run_crew(config, config_path, verbose=bool(context.parent and context.parent.params["verbose"])))
     from streaming import serve as serving
+    from streaming.own_cores import keep_to_own_cores
     from streaming.up import announce, hold_lifeline, hold_role, serving_role, withdraw
 
     role = "serve" if number is None else serving_role(number)
+    keep_to_own_cores(number or 1, config.serving.processes)
     hold_lifeline()
     hold_role(config, role)
 

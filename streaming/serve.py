@@ -20,7 +20,7 @@ from engine.errors import SnapshotError
 from engine.policy import Policy, initial_policy
 from engine.recommender.policy import RecommenderPolicy, initial_recommender
 from engine.recommender.store import RecommenderStore
-from engine.records import FALLBACK_REASON_NONE, MODE_ONLINE, Decision, fallback_name
+from engine.records import MODE_ONLINE, Decision, fallback_name
 from engine.sealed import SealedDecision
 from engine.serving.admin import AdminServicer
 from engine.serving.limits import Limits
@@ -97,7 +97,7 @@ class MetricsObserver(Observer):
 
     def sealed(self, point: str, made: Sequence[SealedDecision]) -> None:
         """Count decisions of one point."""
-        self._decisions(point, FALLBACK_REASON_NONE).inc(len(made))
+        self._decisions(point, made[0].fallback).inc(len(made))
         self._propensities(point).observe(*[decision.propensity for decision in made])
 
     def unrecorded(self, point: str) -> None:

@@ -39,10 +39,11 @@ class Activity:
             self.decisions += 1
             self.fallbacks += decision.fallback != FALLBACK_REASON_NONE
 
-    def count_policys(self, decisions: int) -> None:
-        """Count recorded decisions that the policy made, none of which is a fallback."""
+    def count_each(self, made: Sequence[SealedDecision]) -> None:
+        """Count recorded decisions that were made with the same effort."""
         with self.lock:
-            self.decisions += decisions
+            self.decisions += len(made)
+            self.fallbacks += len(made) * (made[0].fallback != FALLBACK_REASON_NONE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +200,14 @@ class Answers:
     ) -> list[bytes | Future[Answer]]:
         """Record decisions whose ids were made here, which no retry can know yet; see :meth:`answer`.
 
-        Returns the answers themselves where the log has taken all of them at once.
+        They were made with the same effort. Returns the answers themselves where the log has taken all of them at once.
         """
         began = perf_counter_ns()
         recording = self._recorder.record(made)
         if recording.done():
             if recording.exception() is None:
                 queued = perf_counter_ns()
-                activity.count_policys(len(made))
+                activity.count_each(made)
                 self._observer.sealed(name, made)
                 self._times.add(RECORD, (began, queued, queued), len(made))
                 return [decision.answer for decision in made]

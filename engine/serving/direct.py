@@ -15,9 +15,10 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from engine.api.leeway.v1.parts_pb2 import DecideRequestParts, FeaturesParts
+from engine.effort import Effort
 from engine.features import Encoded, Float32
 from engine.packed import ActionSet, PackedEncoder
-from engine.policy import OracleFailure, Policy
+from engine.policy import OracleFailure, Policy, uniform_pmf
 from engine.sealed import SealedDecision
 from engine.serving.alike import alike
 from engine.serving.limits import Limits
@@ -48,7 +49,12 @@ class Direct:
         self._remembered = 0
 
     def make(
-        self, request: DecideRequestParts, decision_id: str, now_ms: int, times: StageTimes
+        self,
+        request: DecideRequestParts,
+        decision_id: str,
+        now_ms: int,
+        times: StageTimes,
+        effort: Effort = Effort.FULL,
     ) -> SealedDecision | None:
         """Make one decision, as ``decide`` does; ``None``: the request has to go the long way."""
         began = perf_counter_ns()
@@ -61,14 +67,20 @@ class Direct:
         if X is None:
             return None
         was_encoded = perf_counter_ns()
-        try:
-            prediction = self.policy.predict(Encoded(X, actions.codes, actions.available))
-        except OracleFailure:
-            return None
-        was_scored = perf_counter_ns()
-        p = self.policy.pmf(prediction, actions.available)
+        scores = b""
+        if effort.scores:
+            try:
+                prediction = self.policy.predict(Encoded(X, actions.codes, actions.available))
+            except OracleFailure:
+                return None
+            scores = doubles(prediction.mean)
+            was_scored = perf_counter_ns()
+            p = self.policy.pmf(prediction, actions.available)
+        else:
+            was_scored = was_encoded
+            p = uniform_pmf(actions.available)
         was_explored = perf_counter_ns()
-        made = self._seal(request, offered, decision_id, now_ms, doubles(prediction.mean), p.tolist(), doubles(p))
+        made = self._seal(request, offered, decision_id, now_ms, scores, p.tolist(), doubles(p), effort)
         times.add(0, (began, was_encoded, was_scored, was_explored, perf_counter_ns()))
         return made
 
@@ -173,6 +185,7 @@ class Direct:
         scores: bytes,
         vector: list[float],
         probabilities: bytes,
+        effort: Effort = Effort.FULL,
     ) -> SealedDecision:
         return self._sealer.seal(
             offered,
@@ -184,6 +197,7 @@ class Direct:
             vector,
             probabilities,
             deferred=request.defer_activation,
+            effort=effort,
         )
 
     def _read(self, request: DecideRequestParts) -> tuple[Offered, bytes] | None:

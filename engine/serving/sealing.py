@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.effort import Effort
 from engine.packed import ActionSet
 from engine.policy import Float64, Policy
 from engine.sampling import draw, draw_each
@@ -21,7 +22,8 @@ UInt8 = NDArray[np.uint8]
 
 #: Tags: number of the field and type of what follows. Of ``Decision``:
 _POINT, _TIME, _VERSION, _CONTEXT, _ACTION, _PACKED = b"\x12", b"\x18", b"\x22", b"\x2a", b"\x32", b"\x3a"
-_PROBABILITIES, _CHOSEN, _SCORES, _SALT, _DEFERRED = b"\x42", b"\x48", b"\x52", b"\x6a", b"\x90\x01\x01"
+_PROBABILITIES, _CHOSEN, _SCORES, _FALLBACK, _DETAIL, _SALT = b"\x42", b"\x48", b"\x52", b"\x58", b"\x62", b"\x6a"
+_DEFERRED = b"\x90\x01\x01"
 #: Of ``DecideResponse``:
 _ANSWER_ACTION, _ANSWER_INDEX, _ANSWER_PROPENSITY, _ANSWER_VECTOR, _ANSWER_VERSION = (
     b"\x12",
@@ -30,6 +32,7 @@ _ANSWER_ACTION, _ANSWER_INDEX, _ANSWER_PROPENSITY, _ANSWER_VECTOR, _ANSWER_VERSI
     b"\x2a",
     b"\x32",
 )
+_ANSWER_FALLBACK, _ANSWER_DETAIL = b"\x38", b"\x42"
 #: Of both, and of what is in a ``DecideBatchItem`` and a ``DecideBatchResponse``.
 _ID = _ITEM = b"\x0a"
 
@@ -73,6 +76,18 @@ def batch_item(answer: bytes) -> bytes:
 def batch_response(items: Sequence[bytes]) -> bytes:
     """Return the ``DecideBatchResponse`` of serialized items."""
     return b"".join([part for item in items for part in (head(_ITEM, len(item)), item)])
+
+
+#: What record and answer say of a decision that was made with less effort than to score.
+_FELL_BACK = {
+    effort: (
+        head(_FALLBACK, effort.fallback) + field(_DETAIL, effort.detail.encode()),
+        head(_ANSWER_FALLBACK, effort.fallback) + field(_ANSWER_DETAIL, effort.detail.encode()),
+    )
+    for effort in Effort
+    if not effort.scores
+}
+_BY_THE_POLICY = (b"", b"")
 
 
 class Offered:
@@ -129,6 +144,7 @@ class Sealer:
         probabilities: bytes,
         *,
         deferred: bool,
+        effort: Effort = Effort.FULL,
     ) -> SealedDecision:
         """Make a decision.
 
@@ -142,12 +158,16 @@ class Sealer:
             As in ``Decision``.
         scores, vector, probabilities
             What the oracle expects of each action, as it is written, and how probable it is, as numbers and as written.
+            No scores: it was not asked.
         deferred
             Whether it counts only once it is activated.
+        effort
+            Why it was not asked.
         """
         chosen = draw(decision_id, self._salt, vector)
         identity = decision_id.encode()
         begin = head(_ID, len(identity)) + identity
+        recorded, told = _FELL_BACK.get(effort, _BY_THE_POLICY)
         data = b"".join(
             (
                 begin,
@@ -162,8 +182,9 @@ class Sealer:
                 head(_PROBABILITIES, offered.size),
                 probabilities,
                 offered.chosen[chosen],
-                head(_SCORES, offered.size),
+                head(_SCORES, offered.size) if scores else b"",
                 scores,
+                recorded,
                 self._end,
                 _DEFERRED if deferred else b"",
             )
@@ -177,9 +198,10 @@ class Sealer:
                 head(_ANSWER_VECTOR, offered.size),
                 probabilities,
                 self._answer_end,
+                told,
             )
         )
-        return SealedDecision(decision_id, self._name, now_ms, vector[chosen], data, answer)
+        return SealedDecision(decision_id, self._name, now_ms, vector[chosen], data, answer, effort.fallback)
 
     def seal_each(
         self,

@@ -37,7 +37,7 @@ class Observer(Protocol):
         """Note that a decision was made and answered."""
 
     def sealed(self, point: str, made: Sequence[SealedDecision]) -> None:
-        """Note decisions of one point, each as :meth:`decision` says of one."""
+        """Note decisions of one point, made with the same effort, each as :meth:`decision` says of one."""
 
     def unrecorded(self, point: str) -> None:
         """Note that a decision was answered that is not in the log."""

@@ -141,12 +141,12 @@ class DecisionService:
     ) -> bytes | Future[DecideResponse]:
         """Decide and record as :meth:`decide` does; returns the serialized answer where it is known at once."""
         slot = self.slots.get(request.decision_point)
-        direct = slot.direct(self.limits) if slot is not None and effort.scores else None
+        direct = slot.direct(self.limits) if slot is not None else None
         if slot is not None and direct is not None:
             decision_id = request.decision_id
-            made = self._prepared.take(request, direct)
+            made = self._prepared.take(request, direct) if effort.scores else None
             if made is None:
-                made = direct.make(request, decision_id or new_id(), now_ms, self.times)
+                made = direct.make(request, decision_id or new_id(), now_ms, self.times, effort)
             if made is not None:
                 return self._answered(slot, made, given=bool(decision_id))
         return self.decide(whole(request), now_ms, effort=effort)

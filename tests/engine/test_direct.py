@@ -21,6 +21,7 @@ from engine.api.leeway.v1.service_pb2 import (
     DecideResponse,
 )
 from engine.config import DecisionPoint, LimitsConfig
+from engine.effort import Effort
 from engine.errors import LogError
 from engine.oracles import LinearOracle
 from engine.policy import Policy
@@ -116,6 +117,28 @@ def test_record_and_answer_are_those_of_the_long_way_byte_for_byte(batch: list[D
         assert made.propensity == long_way.probabilities[long_way.chosen]
         assert (made.decision_id, made.decision_point, made.time_ms) == (decision_id, "offers", now_ms)
         assert mismatch(made.decision(), POLICY) == ""
+
+
+@pytest.mark.parametrize("effort", [Effort.ALONE, Effort.OVERLOAD, Effort.DEADLINE])
+@pytest.mark.parametrize("excluded", [[], [True, False]])
+def test_what_is_made_with_less_effort_is_that_of_the_long_way(effort: Effort, excluded: list[bool]) -> None:
+    for request in (asked(excluded=excluded), asked(excluded=excluded, defer_activation=True)):
+        made = Direct(POLICY, LIMITS).make(parts(request), "d1", NOW_MS, StageTimes(), effort)
+        long_way = decide(POLICY, request, "d1", NOW_MS, effort=effort)
+        assert made is not None
+        assert made.data == long_way.SerializeToString()
+        assert made.answer == response(long_way).SerializeToString()
+        assert (made.propensity, made.fallback) == (long_way.probabilities[long_way.chosen], effort.fallback)
+        assert mismatch(made.decision(), POLICY) == ""
+
+
+def test_a_fallback_is_counted_as_one() -> None:
+    recorder = MemoryRecorder()
+    service = served(recorder)
+    for effort in (Effort.FULL, Effort.OVERLOAD):
+        assert isinstance(service.answer(parts(asked()), NOW_MS, effort=effort), bytes)
+    assert [decision.fallback for decision in recorder.decisions] == [0, Effort.OVERLOAD.fallback]
+    assert (service.slots["offers"].decisions, service.slots["offers"].fallbacks) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from engine.channel import open_channel
 from engine.client import LeewayClient
 from engine.client.connection import options_of
 from engine.records import new_id
+from streaming.own_cores import part
 from streaming.process_spools import spools
 from tests.integration.service import ACTIONS, CONTEXT, OFFERS, Service, eventually, leeway, running, settings
 
@@ -49,6 +50,9 @@ def test_two_processes_serve_as_one(tmp_path: Path) -> None:
         assert service.metric("serve", "leeway_serving_processes_ready") == 2
         facts = service.facts("serve") or {}
         assert len({facts["port"], facts["http_port"], facts["health_port"], facts["admin"]}) == 4
+        pids = [int((service.facts(role) or {})["pid"]) for role in PROCESSES]
+        cores = sorted(os.sched_getaffinity(0))
+        assert [sorted(os.sched_getaffinity(pid)) for pid in pids] == [list(part(cores, n, 2)) for n in (1, 2)]
 
         status = leeway("status", "--config", service.path)
         assert "offers (bandit): policy g0." in status.stdout
