@@ -37,8 +37,8 @@ class Slope:
 def slope(runs: Sequence[tuple[Sequence[float], Sequence[float]]], block_s: float) -> Slope | None:
     """Return how memory grew, over the lives of a process that was started again; ``None``: they were too short.
 
-    Each life has a level of its own and all have one slope: least squares on the means of blocks, which hardly know of
-    each other where a block is longer than what memory swings in.
+    Each life has a level of its own and all have one slope: least squares on the least of each block. What a process
+    takes for a moment, and gives back, is in the way; what it keeps raises the least that it has.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def slope(runs: Sequence[tuple[Sequence[float], Sequence[float]]], block_s: floa
         if len(at) == 0:
             continue
         block = ((at - at[0]) // block_s).astype(int)
-        means = [(at[block == b].mean(), size[block == b].mean()) for b in np.unique(block)]
-        if len(means) > 1:
-            pairs = np.array(means)
+        least = [(at[block == b].mean(), size[block == b].min()) for b in np.unique(block)]
+        if len(least) > 1:
+            pairs = np.array(least)
             times.append(pairs[:, 0] - pairs[:, 0].mean())
             sizes.append(pairs[:, 1] - pairs[:, 1].mean())
     if not times:
