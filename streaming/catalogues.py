@@ -79,6 +79,7 @@ def read_table(path: Path, recommender: Recommender) -> Catalogue:
     try:
         table = _read(path)
         names = table.schema.names
+        read = {name: table[name].to_pylist() for name in names if name == ITEM_ID or name in recommender.item}
     except FileNotFoundError:
         raise LeewayError(f"{path}: no such file") from None
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
@@ -93,13 +94,13 @@ def read_table(path: Path, recommender: Recommender) -> Catalogue:
             f"{path}: column {unknown[0]!r} is no item field (known: {', '.join(recommender.item)}); declare it, "
             "drop it, or set unknown_features: ignore"
         )
-    ids = ["" if cell is None else str(cell) for cell in table[ITEM_ID].to_pylist()]
+    ids = ["" if cell is None else str(cell) for cell in read[ITEM_ID]]
     columns: dict[str, Any] = {}
     for name, field in recommender.item.items():
         if name == ITEM_ID:
             columns[name] = ids
             continue
-        cells = table[name].to_pylist() if name in names else [None] * len(ids)
+        cells = read.get(name, [None] * len(ids))
         columns[name] = _column(f"{path}: column {name}", field, cells)
     try:
         return Catalogue(recommender.item, tuple(ids), columns)

@@ -198,5 +198,5 @@ def open_part(directory: Path, part: Part, *, verify: bool, texts: Collection[st
         return pq.ParquetFile(path, read_dictionary=list(texts))
     except FileNotFoundError:
         raise PartMissingError(path, part) from None
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise LogError(f"{path}: cannot be read ({error}); {_REMEDY}") from error
