@@ -26,7 +26,7 @@ def keep_to_own_cores(number: int, processes: int) -> None:
     """Keep this process, and threads that it starts from now on, to its part of the cores that it may use.
 
     Moved from core to core, a process finds its memory in another one's cache: with a core for each, two processes
-    answered a sixth more calls (ADR 15). Does nothing where the system cannot.
+    answered a tenth to a third more calls (ADR 15). Does nothing where the system cannot.
     """
     if processes < 2 or not hasattr(os, "sched_setaffinity"):
         return

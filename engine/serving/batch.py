@@ -11,7 +11,12 @@ _REQUEST = 0x0A
 
 
 class Batch:
-    """A ``DecideBatchRequest``.
+    """A ``DecideBatchRequest``; raises ``DecodeError`` where the bytes are none.
+
+    Parameters
+    ----------
+    data
+        It, serialized.
 
     Attributes
     ----------
@@ -24,11 +29,6 @@ class Batch:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.requests: Sequence[DecideRequestParts] = DecideBatchRequestParts.FromString(data).requests
-
-    @classmethod
-    def FromString(cls, data: bytes) -> Batch:  # noqa: N802  as messages have it
-        """Read it; raises ``DecodeError`` where ``data`` is none."""
-        return cls(data)
 
     def portions(self, most: int) -> Iterator[tuple[Sequence[DecideRequestParts], bytes]]:
         """Yield up to so many requests at a time, and the same serialized.

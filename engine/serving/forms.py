@@ -16,7 +16,7 @@ _SERVICE = service_pb2.DESCRIPTOR.services_by_name["Leeway"]
 #: What is read less deeply than its message; these, and ``Record``, give their answers as bytes.
 _REQUESTS: dict[str, Callable[[bytes], Any]] = {
     "Decide": DecideRequestParts.FromString,
-    "DecideBatch": Batch.FromString,
+    "DecideBatch": Batch,
     "DecideStream": DecideRequestParts.FromString,
 }
 _WRITTEN = frozenset({*_REQUESTS, "Record"})
