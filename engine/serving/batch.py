@@ -60,4 +60,4 @@ def _ends(data: bytes, count: int) -> list[int]:
         length |= data[at] << shift
         at += 1 + length
         ends.append(at)
-    return ends if at == len(data) and len(ends) == count + 1 else [0] * (count + 1)
+    return ends if at == len(data) else [0] * (count + 1)
